@@ -1,0 +1,78 @@
+"""The calls in flight: each one runs in a thread of its own, and the sink is woken when some have ended.
+
+Nothing here knows batches, quotas or outcomes; a call is started once and never again.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from connectors.tencent_push.client import CallResult
+from connectors.tencent_push.protocol import Command
+
+
+class CallingClient(Protocol):
+    """What the sink needs of a client (client.Client has it)."""
+
+    def call(self, command: Command, body: bytes) -> CallResult: ...
+    def renew_usersig(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class RunningCall:
+    """A call that was started. `ended_at` is set last: until then the call may still be answered."""
+
+    result: CallResult | None = field(default=None, repr=False)
+    error: BaseException | None = None  # a fault of this program: a client never raises for what the network does
+    ended_at: float | None = None
+
+
+class Calls(Protocol):
+    """Starts calls and waits for them, so that tests can do both in virtual time."""
+
+    def start(self, command: Command, body: bytes) -> RunningCall: ...
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Returns once a call has ended since the last return, and after `timeout_seconds` at the latest."""
+
+    def close(self) -> None:
+        """Starts no more calls; those in flight go on until their time-outs."""
+
+
+class ThreadedCalls:
+    """Up to `max_in_flight` calls at a time, over as many threads."""
+
+    def __init__(
+        self, client: CallingClient, *, max_in_flight: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="tencent-push")
+        self._ended: SimpleQueue[None] = SimpleQueue()
+
+    def start(self, command: Command, body: bytes) -> RunningCall:
+        call = RunningCall()
+        self._threads.submit(self._run, call, command, body)
+        return call
+
+    def wait(self, timeout_seconds: float) -> None:
+        with suppress(Empty):
+            if timeout_seconds > 0:
+                self._ended.get(timeout=timeout_seconds)
+            while True:
+                self._ended.get_nowait()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, call: RunningCall, command: Command, body: bytes) -> None:
+        try:
+            call.result = self._client.call(command, body)
+        except BaseException as error:  # noqa: BLE001  # raised again in the sink's thread
+            call.error = error
+        call.ended_at = self._clock()
+        self._ended.put(None)
