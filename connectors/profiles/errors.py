@@ -1,0 +1,117 @@
+"""What can go wrong where profiles come from: the exception tree, and how an address is shown without its password.
+
+Nothing here reads a file or a warehouse. The tree is grouped by what the caller does next:
+
+    ProfilesError
+    ├── SourceNotFoundError          nothing stands at the path; correct the path
+    ├── SourceUnreadableError        a file is there and cannot be read as Parquet; replace it
+    ├── SourceColumnError            a column is missing, doubled or of an unfit type; correct the mapping or the data
+    ├── SourceChangedError           a file changed while it was read; run again when its writer has finished
+    ├── ExtractNotWrittenError       the extract cannot be written; mend the data folder (space, permissions)
+    └── WarehouseError               the warehouse could not be read; nothing of its answer was kept
+        ├── WarehouseSettingsError       address or driver; correct the setting or install the extra
+        ├── WarehouseUnreachableError    no connection, or it broke; check address, network and password, then run again
+        └── WarehouseQueryError          the warehouse refused the query; correct the query
+
+Every message names the file, the column or the warehouse, and the remedy. None holds a password or a profile's values.
+"""
+
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.%-]*)(?::\d*)?"
+_NETWORK_ADDRESS = re.compile(
+    rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^:@/?\s]*)(?::(?P<password>[^@/?\s]*))?@)?"
+    rf"(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>/[^?@\s]*)?(?:\?(?P<parameters>[^@\s]*))?"
+)
+_SECRET_PARAMETER = re.compile(r"(?:^|&)[^=&]*(?:password|secret|token|key)[^=&]*=([^&]*)", re.IGNORECASE)
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class ProfilesError(Exception):
+    """Everything that this package raises on purpose. No partial result was kept."""
+
+
+class SourceNotFoundError(ProfilesError):
+    """A path, glob or folder of the source leads to no Parquet file."""
+
+
+class SourceUnreadableError(ProfilesError):
+    """A file of the source cannot be read as Parquet: damaged, of another format, or without permission."""
+
+
+class SourceColumnError(ProfilesError):
+    """Columns that the sync names are missing, stand twice, or have a type that cannot be used.
+
+    `columns` are the columns in question and `where` the file or warehouse, for callers that point into a YAML file.
+    """
+
+    def __init__(self, message: str, *, columns: Sequence[str], where: str) -> None:
+        super().__init__(message)
+        self.columns = tuple(columns)
+        self.where = where
+
+
+class SourceChangedError(ProfilesError):
+    """A file of the source vanished or changed after its manifest was made; what was read of it counts for nothing."""
+
+
+class ExtractNotWrittenError(ProfilesError):
+    """The Parquet files of an extract cannot be written. The warehouse is not at fault."""
+
+
+class WarehouseError(ProfilesError):
+    """The warehouse could not be read to the end. No result was left behind."""
+
+
+class WarehouseSettingsError(WarehouseError):
+    """The warehouse's address is no address, its scheme is unknown, or its driver is not installed."""
+
+
+class WarehouseUnreachableError(WarehouseError):
+    """No connection could be had (host, password, file), or it broke before the last row."""
+
+
+class WarehouseQueryError(WarehouseError):
+    """The warehouse is there and refused the query."""
+
+
+def read_network_address(uri: str) -> re.Match[str]:
+    """The parts of `scheme://user:password@hosts/path?parameters`, as they stand (still percent-encoded).
+
+    Raises WarehouseSettingsError for what drivers could read in another way than its writer meant, an `@` or `/` inside
+    the password above all: their messages would then quote a piece of the password as a host or a port.
+    """
+    match = _NETWORK_ADDRESS.fullmatch(uri)
+    if match is None or _BAD_ESCAPE.search(uri):
+        raise WarehouseSettingsError(
+            f"The warehouse's address {without_secrets(uri)} cannot be read. It must look like "
+            "scheme://user:password@host:port/database, with special characters of the user and the password "
+            "percent-encoded (@ as %40, / as %2F, : as %3A, ? as %3F, % as %25)."
+        )
+    return match
+
+
+def without_secrets(uri: str) -> str:
+    """The address for people: without user, password and parameters; of an unreadable one nothing but the scheme."""
+    scheme = _SCHEME.match(uri)
+    if scheme is None:
+        return "(not shown)"
+    if uri[scheme.end() :].startswith("//") and scheme[1].lower() != "duckdb":
+        match = _NETWORK_ADDRESS.fullmatch(uri)
+        return f"{match['scheme']}://{match['hosts']}{match['path'] or ''}" if match else f"{scheme[1]}://(not shown)"
+    return uri if scheme[1].lower() == "duckdb" else f"{scheme[1]}:(not shown)"
+
+
+def mask_secrets(text: str, uri: str) -> str:
+    """`text` with every password of `uri` replaced, encoded or not."""
+    match = _NETWORK_ADDRESS.fullmatch(uri)
+    if match is None:
+        return text
+    found = [match["password"] or "", *_SECRET_PARAMETER.findall(match["parameters"] or "")]
+    forms = {form for secret in found for form in (secret, unquote(secret)) if form}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
+    return text
