@@ -1,0 +1,273 @@
+"""What Tencent has confirmed, per account type of one sync at one target; grows by folding the ledgers of pushes.
+
+    <folder>/state.json                        owner, generation, and the frame that each generation came from
+    <folder>/generation-00000012.parquet       account, one column per attribute, uncertain, acknowledged_at
+    <folder>/<frame>.ledger                    a push that is running, or died: folded before anything else happens
+
+A null attribute was never acknowledged, or its removal was. `uncertain` names attributes that a call may or may not
+have written: they count as different from anything, so that the next run sends them again.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from connectors.tencent_push.ledger import LedgerContents, read_ledger
+from connectors.tencent_push.protocol import AccountType, Command
+from pipelines.engine import Engine
+from pipelines.errors import DataFolderError
+from pipelines.mapping import FRAME_COLUMNS
+from pipelines.store import disk_errors, make_folder, whole_file
+
+LAYOUT = 1
+KEPT_HISTORY = 50
+COMMANDS = (Command.SET_ATTR, Command.REMOVE_ATTR)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose acknowledgements a folder holds. Another owner's never count."""
+
+    host: str
+    sdkappid: int
+    sync: str
+    account_type: AccountType
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One state of what is acknowledged. `file` is None before anything was. `frames` tells which frame made which."""
+
+    number: int
+    file: Path | None
+    frames: tuple[tuple[int, str], ...] = ()
+
+    def came_only_from(self, frame: str, *, since: int) -> bool:
+        """Whether every generation after `since` was made by pushing `frame`, so that pushing it again is safe."""
+        made_since = [(number, maker) for number, maker in self.frames if number > since]
+        return len(made_since) == self.number - since and all(maker == frame for _, maker in made_since)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a ledger added. `acknowledged` counts whole changes.
+
+    `unsettled_calls` were in flight when the run died: their rows are sent again.
+    """
+
+    generation: Generation
+    acknowledged: int
+    uncertain: int
+    unsettled_calls: int
+
+
+class AcknowledgedAttributes:
+    """The acknowledged attributes of one owner in `folder`."""
+
+    def __init__(self, folder: Path, owner: Owner) -> None:
+        self.folder = folder
+        self.owner = owner
+
+    def current(self) -> Generation:
+        """Raises DataFolderError for a folder of another owner, another layout, or with its file gone."""
+        path = self.folder / "state.json"
+        if not path.exists():
+            if any(self.folder.glob("generation-*.parquet")):
+                raise DataFolderError(f"{path} is gone, but its data are there; restore it, or remove {self.folder}")
+            return Generation(number=0, file=None)
+        with disk_errors(path):
+            text = path.read_text(encoding="utf-8")
+        return self._read_state(path, text)
+
+    def ledger_file(self, frame: str) -> Path:
+        """Where the push of `frame` keeps its ledger until it is folded."""
+        make_folder(self.folder)
+        return self.folder / f"{frame}.ledger"
+
+    def leftover_ledgers(self) -> list[Path]:
+        """Ledgers of pushes that died before they were folded, oldest first."""
+        return sorted(self.folder.glob("*.ledger"), key=lambda path: path.stat().st_mtime)
+
+    def table(self, engine: Engine) -> ir.Table | None:
+        """The current generation as a table, or None before anything was acknowledged."""
+        generation = self.current()
+        if generation.file is None:
+            return None
+        return engine.parquet(f"acknowledged_{self.owner.account_type}", generation.file)
+
+    def fold(self, engine: Engine, ledger: Path, *, root: Path) -> Folded:
+        """Take what `ledger` records into a new generation, then remove it; its header tells the frame below `root`.
+
+        A ledger without effect makes no generation. Interrupted anywhere, it can be folded again.
+        """
+        contents = read_ledger(ledger)
+        generation = self.current()
+        frame_file = root / str(contents.header["frame_file"])
+        if not frame_file.exists():
+            raise DataFolderError(
+                f"{ledger} records what was sent of {frame_file}, which is gone: restore that file. If it is lost, "
+                f"remove {self.folder} as well; everything of this sync is then sent once more"
+            )
+        effects = _effects(engine, contents, frame_file, name=f"effects_{self.owner.account_type}")
+        counted = engine.rows(
+            effects.aggregate(
+                acknowledged=_is_complete(effects).sum().fill_null(0),
+                any=(effects.is_set | effects.is_removed).sum().fill_null(0),
+                uncertain=(effects.maybe_set | effects.maybe_removed).sum().fill_null(0),
+            )
+        )[0]
+        if counted["any"] or counted["uncertain"]:
+            generation = self._write(engine, effects, generation, frame=str(contents.header["frame"]))
+        with disk_errors(ledger):
+            ledger.unlink()
+        return Folded(
+            generation=generation,
+            acknowledged=int(counted["acknowledged"]),
+            uncertain=int(counted["uncertain"]),
+            unsettled_calls=contents.unsettled_calls,
+        )
+
+    def _write(self, engine: Engine, effects: ir.Table, before: Generation, *, frame: str) -> Generation:
+        number = before.number + 1
+        known = self.table(engine)
+        file = self.folder / f"generation-{number:08d}.parquet"
+        engine.write_parquet(_merged(effects, known, now=datetime.now(UTC)), file)
+        after = Generation(number, file, (*before.frames, (number, frame))[-KEPT_HISTORY:])
+        self._write_state(after)
+        for old in self.folder.glob("generation-*.parquet"):
+            if old != file:
+                old.unlink(missing_ok=True)
+        return after
+
+    def _write_state(self, generation: Generation) -> None:
+        state = {
+            "layout": LAYOUT,
+            "owner": asdict(self.owner),
+            "generation": generation.number,
+            "file": generation.file.name if generation.file else None,
+            "frames": generation.frames,
+        }
+        with whole_file(self.folder / "state.json") as beside:
+            beside.write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+    def _read_state(self, path: Path, text: str) -> Generation:
+        try:
+            state = json.loads(text)
+            layout, owner = state["layout"], state["owner"]
+            frames = tuple((int(number), str(frame)) for number, frame in state["frames"])
+            generation = Generation(int(state["generation"]), self.folder / str(state["file"]), frames)
+        except (ValueError, KeyError, TypeError):
+            raise DataFolderError(f"{path} is damaged; restore it, or remove {self.folder}") from None
+        if layout != LAYOUT:
+            raise DataFolderError(
+                f"{path} has layout {layout}, this program reads {LAYOUT}; use the program that wrote it"
+            )
+        if owner != asdict(self.owner):
+            raise DataFolderError(
+                f"{path} belongs to {_shown(owner)}, not to {_shown(asdict(self.owner))}: what one target acknowledged "
+                "never counts for another; point ATTRIBUTE_SYNC_DATA at this target's own folder, or remove this one"
+            )
+        if generation.file is not None and not generation.file.exists():
+            raise DataFolderError(
+                f"{generation.file} is gone; restore it, or remove {self.folder} to send everything again"
+            )
+        return generation
+
+
+def _shown(owner: Mapping[str, object]) -> str:
+    return f"sync {owner.get('sync')}, {owner.get('account_type')}, app {owner.get('sdkappid')} at {owner.get('host')}"
+
+
+def _effects(engine: Engine, contents: LedgerContents, frame_file: Path, *, name: str) -> ir.Table:
+    """The frame's rows that the ledger says something about, with what it says."""
+    frame = engine.numbered_parquet(f"{name}_frame", frame_file)
+    said = frame
+    flags = ("is_set", "maybe_set", "is_removed", "maybe_removed")
+    numbers = (
+        contents.acknowledged[Command.SET_ATTR],
+        contents.uncertain[Command.SET_ATTR],
+        contents.acknowledged[Command.REMOVE_ATTR],
+        contents.uncertain[Command.REMOVE_ATTR],
+    )
+    for flag, column in zip(flags, numbers, strict=True):
+        listed = engine.register(f"{name}_{flag}", pa.table({f"{flag}_number": pa.array(column, pa.int64())}))
+        said = said.left_join(listed, said.number == listed[f"{flag}_number"])
+    marked = said.mutate(**{flag: said[f"{flag}_number"].notnull() for flag in flags})
+    wanted = marked.drop(*(f"{flag}_number" for flag in flags))
+    return wanted.filter(wanted.is_set | wanted.maybe_set | wanted.is_removed | wanted.maybe_removed)
+
+
+def _is_complete(effects: ir.Table) -> ir.BooleanValue:
+    """Whether everything that the frame's row asked for was acknowledged."""
+    is_set = (effects.changed.length() == 0) | effects.is_set
+    return is_set & ((effects.removed.length() == 0) | effects.is_removed)
+
+
+def _merged(effects: ir.Table, known: ir.Table | None, *, now: datetime) -> ir.Table:
+    """The new generation: the accounts of `effects` with what changed, and all others as they were."""
+    named = [name for name in effects.columns if name not in _EFFECT_COLUMNS]
+    names = [
+        *named,
+        *(name for name in (known.columns if known is not None else ()) if name not in _OWN_COLUMNS | {*named}),
+    ]
+    before = _before(effects, known, names)
+    columns: dict[str, ir.Value] = {"account": before.account}
+    for name in names:
+        columns[name] = _after(before, name) if name in named else before[f"known_{name}"]
+    columns["uncertain"] = _uncertain_after(before)
+    stamp = ibis.literal(now.replace(tzinfo=None)).cast("timestamp('UTC')")
+    columns["acknowledged_at"] = ibis.ifelse(before.is_set | before.is_removed, stamp, before.known_acknowledged_at)
+    touched = before.select(**columns)
+    if known is None:
+        return touched
+    others = known.anti_join(effects, known.account == effects.account)
+    missing = {name: ibis.null(str) for name in names if name not in known.columns}
+    return touched.union(others.mutate(**missing).select(*touched.columns))
+
+
+_OWN_COLUMNS = {"account", "uncertain", "acknowledged_at"}
+_EFFECT_COLUMNS = {*FRAME_COLUMNS, "number", "is_set", "maybe_set", "is_removed", "maybe_removed"}
+
+
+def _before(effects: ir.Table, known: ir.Table | None, names: list[str]) -> ir.Table:
+    """`effects` with `known_<name>`: what was acknowledged before."""
+    if known is None:
+        nothing = {f"known_{name}": ibis.null(str) for name in names}
+        return effects.mutate(
+            known_uncertain=ibis.null("array<string>"), known_acknowledged_at=ibis.null("timestamp('UTC')"), **nothing
+        )
+    columns = {f"known_{name}": known[name] if name in known.columns else ibis.null(str) for name in names}
+    rows = known.select(
+        known_account=known.account,
+        known_uncertain=known.uncertain,
+        known_acknowledged_at=known.acknowledged_at,
+        **columns,
+    )
+    return effects.left_join(rows, effects.account == rows.known_account)
+
+
+def _after(before: ir.Table, name: str) -> ir.StringValue:
+    return ibis.cases(
+        (before.is_set & before.changed.contains(name), before[name]),
+        (before.is_removed & before.removed.contains(name), ibis.null(str)),
+        else_=before[f"known_{name}"],
+    )
+
+
+def _uncertain_after(before: ir.Table) -> ir.ArrayValue:
+    """Uncertain before and not settled since, or uncertain now."""
+    nothing = ibis.literal([], type="array<string>")
+    settled = ibis.ifelse(before.is_set, before.changed, nothing).concat(
+        ibis.ifelse(before.is_removed, before.removed, nothing)
+    )
+    added = ibis.ifelse(before.maybe_set & ~before.is_set, before.changed, nothing).concat(
+        ibis.ifelse(before.maybe_removed & ~before.is_removed, before.removed, nothing)
+    )
+    still = before.known_uncertain.fill_null(nothing).filter(lambda name: ~settled.contains(name))
+    return still.concat(added).unique().sort()

@@ -1,0 +1,300 @@
+"""The assets of one sync. Each calls one function of the modules beside it and says in metadata what came out.
+
+Values between assets are small: places, counts and manifests, never rows.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from connectors.profiles.parquet import Manifest, check_unchanged
+from connectors.tencent_push.protocol import AccountType
+from pipelines import checks, metadata
+from pipelines.engine import Engine
+from pipelines.errors import EXPECTED_ERRORS, PushStoppedError
+from pipelines.extraction import extract_profiles
+from pipelines.frames import compute_frames
+from pipelines.mapping import SyncMapping
+from pipelines.preflight import check_declared
+from pipelines.push import FrameSet, Push, PushResult, locked
+from pipelines.resources import Environment, EnvironmentResource
+from pipelines.store import whole_file
+from pipelines.summary import FailedGroup, failed_groups, report_page, report_table, summary_text
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """One declared flow: its name, its mapping, the YAML it came from, and where relative paths start."""
+
+    name: str
+    mapping: SyncMapping
+    yaml_file: Path
+    base: Path
+
+    def key(self, asset: str) -> dg.AssetKey:
+        return dg.AssetKey([self.name, asset])
+
+    def frame_key(self, kind: AccountType) -> dg.AssetKey:
+        return self.key(f"{kind}_attributes")
+
+    def out(self, asset: str, description: str, *, kinds: set[str], value: type) -> dg.AssetOut:
+        """One asset of the sync; `value` is what it hands on."""
+        return dg.AssetOut(
+            key=self.key(asset),
+            description=description,
+            group_name=self.name,
+            kinds=kinds,
+            owners=self.mapping.owners,
+            dagster_type=value,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run came to, as the command line prints it."""
+
+    text: str
+    groups: tuple[FailedGroup, ...]
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turn what this project raises on purpose into Dagster's Failure, whose text stands first in the UI."""
+    try:
+        yield
+    except EXPECTED_ERRORS as error:
+        raise dg.Failure(
+            description=str(error), metadata={"error": type(error).__name__}, allow_retries=False
+        ) from None
+
+
+def user_profiles(sync: Sync) -> dg.AssetsDefinition:
+    kind = "parquet" if sync.mapping.source.warehouse is None else "sql"
+    description = "The source's profiles: which files, how many rows."
+
+    @dg.multi_asset(
+        outs={"user_profiles": sync.out("user_profiles", description, kinds={kind}, value=Manifest)},
+        name=f"{sync.name}__user_profiles",
+    )
+    def extract(context: dg.AssetExecutionContext, environment: EnvironmentResource) -> dg.MaterializeResult[Manifest]:
+        with told_plainly():
+            current = environment.current()
+            manifest = extract_profiles(
+                sync.mapping,
+                base=sync.base,
+                destination=current.store.profiles(sync.name, context.run_id),
+                yaml_file=sync.yaml_file,
+            )
+            context.log.info(f"{manifest.rows:,} profiles in {len(manifest.files)} files")
+            facts = metadata.of_profiles(manifest) | metadata.of_target(current.target)
+            return dg.MaterializeResult(asset_key=sync.key("user_profiles"), value=manifest, metadata=facts)
+
+    return extract
+
+
+def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
+    profiles = sync.key("user_profiles")
+    outs = {
+        f"{kind}_attributes": sync.out(
+            f"{kind}_attributes",
+            f"Validated attributes per {kind}: one row per account that differs from what Tencent acknowledged.",
+            kinds={"duckdb", "parquet"},
+            value=FrameSet,
+        )
+        for kind in sync.mapping.account_types()
+    }
+    invalid = sync.out(
+        "invalid_rows",
+        "Everything that validation kept out or changed, one row per profile, attribute and reason.",
+        kinds={"duckdb", "parquet"},
+        value=FrameSet,
+    )
+
+    @dg.multi_asset(
+        outs={**outs, "invalid_rows": invalid},
+        check_specs=[spec for name in outs for spec in checks.frame_check_specs(sync.key(name))],
+        name=f"{sync.name}__attribute_frames",
+        ins={"manifest": dg.AssetIn(profiles)},
+    )
+    def compute(
+        context: dg.AssetExecutionContext, environment: EnvironmentResource, manifest: Manifest
+    ) -> Iterator[dg.MaterializeResult[FrameSet]]:
+        with told_plainly():
+            current = environment.current()
+            computed = _compute(sync, current, manifest, context)
+            about = metadata.of_target(current.target)
+            for frame in computed.frames:
+                context.log.info(
+                    f"{frame.account_type}: {frame.counts.changed:,} changes, {frame.counts.unchanged:,} unchanged, "
+                    f"{frame.counts.superseded:,} superseded, {frame.counts.invalid:,} invalid"
+                )
+                yield dg.MaterializeResult(
+                    asset_key=sync.frame_key(frame.account_type),
+                    value=computed,
+                    metadata=metadata.of_frame(frame, sync.mapping, profiles=profiles, target=current.target) | about,
+                    check_results=checks.check_frame(frame, sync.frame_key(frame.account_type)),
+                )
+            reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
+            count = sum(computed.invalid_by_reason.values())
+            facts = metadata.of_file(computed.invalid_rows, count) | reasons | about
+            yield dg.MaterializeResult(asset_key=sync.key("invalid_rows"), value=computed, metadata=facts)
+
+    return compute
+
+
+def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.AssetExecutionContext) -> FrameSet:
+    push = _push_of(sync, current, context)
+    with current.target.open(current.store.emulator_file(), sync.mapping.declared()) as client:
+        check_declared(sync.mapping, client.get_attr_name(), yaml_file=sync.yaml_file)
+    current.store.prune(sync.name)
+    with (
+        current.store.temporary(context.run_id) as folder,
+        Engine(folder, memory_limit=current.memory_limit) as engine,
+    ):
+        with locked(current.store, current.target):
+            push.fold_leftovers(engine)
+        states = {kind: push.acknowledged(kind) for kind in sync.mapping.account_types()}
+        generations = {kind: state.current().number for kind, state in states.items()}
+        check_unchanged(manifest)
+        computed = compute_frames(
+            engine,
+            manifest,
+            mapping=sync.mapping,
+            acknowledged={kind: state.table(engine) for kind, state in states.items()},
+            folder=current.store.frames(sync.name, context.run_id),
+            metadata={"sync": sync.name, "run_id": context.run_id, "target": current.target.name},
+        )
+        check_unchanged(manifest)
+    return FrameSet(
+        run_id=context.run_id,
+        target=current.target.name,
+        computed_at=datetime.now(UTC),
+        frames=computed.frames,
+        invalid_rows=computed.invalid_rows,
+        invalid_by_reason=computed.invalid_by_reason,
+        generations=generations,
+    )
+
+
+def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
+    frame_keys = [sync.frame_key(kind) for kind in sync.mapping.account_types()]
+    acknowledged, failed = sync.key("acknowledged_attributes"), sync.key("failed_rows")
+
+    @dg.multi_asset(
+        outs={
+            "acknowledged_attributes": sync.out(
+                "acknowledged_attributes",
+                "What Tencent has confirmed it took, per account and attribute.",
+                kinds={"parquet", "tencent"},
+                value=PushResult,
+            ),
+            "failed_rows": sync.out(
+                "failed_rows",
+                "Every row that was not acknowledged, with its reason and its fix; validation's rows included.",
+                kinds={"parquet"},
+                value=PushResult,
+            ),
+        },
+        internal_asset_deps={
+            "acknowledged_attributes": set(frame_keys),
+            "failed_rows": {*frame_keys, sync.key("invalid_rows")},
+        },
+        check_specs=[checks.push_check_spec(acknowledged)],
+        name=f"{sync.name}__push",
+        ins={"frames": dg.AssetIn(frame_keys[0])},
+        deps=[*frame_keys[1:], sync.key("invalid_rows")],
+    )
+    def push(
+        context: dg.AssetExecutionContext, environment: EnvironmentResource, frames: FrameSet
+    ) -> Iterator[dg.MaterializeResult[PushResult]]:
+        with told_plainly():
+            current = environment.current()
+            work = _push_of(sync, current, context)
+            with current.target.open(current.store.emulator_file(), sync.mapping.declared()) as client:
+                result = work.run(frames, client)
+            about = metadata.of_target(current.target)
+            # What happened is handed on first; that the push stopped early is said after it.
+            facts = metadata.of_file(result.failed_rows, result.failed_row_count) | about
+            yield dg.MaterializeResult(asset_key=failed, value=result, metadata=facts)
+            folders = {kind: work.acknowledged(kind).folder for kind in sync.mapping.account_types()}
+            yield dg.MaterializeResult(
+                asset_key=acknowledged,
+                value=result,
+                metadata=metadata.of_acknowledged(result, folders) | about,
+                check_results=[checks.check_push(result, acknowledged)],
+            )
+            if result.stop:
+                raise PushStoppedError(
+                    f"The push stopped early. {result.stop.text} The rows not sent are in {result.failed_rows}."
+                )
+
+    return push
+
+
+def _push_of(
+    sync: Sync, current: Environment, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+) -> Push:
+    run_id = context.run.run_id
+    record = context.instance.get_run_record_by_id(run_id)
+    zone = ZoneInfo(sync.mapping.schedule.timezone) if sync.mapping.schedule else UTC
+    started = record.start_time if record is not None and record.start_time else time.time()
+    return Push(
+        store=current.store,
+        target=current.target,
+        memory_limit=current.memory_limit,
+        sync=sync.name,
+        mapping=sync.mapping,
+        run_id=run_id,
+        run_started_at=datetime.fromtimestamp(started, zone),
+        report=context.log.info,
+    )
+
+
+def read_back_check(sync: Sync) -> dg.AssetChecksDefinition:
+    return checks.read_back_check(
+        asset=sync.key("acknowledged_attributes"),
+        mapping=sync.mapping,
+        push_of=partial(_push_of, sync),
+    )
+
+
+def failure_report(sync: Sync) -> dg.AssetsDefinition:
+    description = "A page for analysts: what failed, why, since when, and what to do."
+
+    @dg.multi_asset(
+        outs={"failure_report": sync.out("failure_report", description, kinds={"html"}, value=Report)},
+        name=f"{sync.name}__failure_report",
+        ins={"pushed": dg.AssetIn(sync.key("failed_rows"))},
+    )
+    def report(
+        context: dg.AssetExecutionContext, environment: EnvironmentResource, pushed: PushResult
+    ) -> dg.MaterializeResult[Report]:
+        with told_plainly():
+            current = environment.current()
+            with (
+                current.store.temporary(context.run_id) as folder,
+                Engine(folder, memory_limit=current.memory_limit) as engine,
+            ):
+                groups = failed_groups(engine, pushed.failed_rows)
+            path = current.store.report_of(sync.name, context.run_id)
+            target = current.target.host
+            with whole_file(path) as beside:
+                beside.write_text(
+                    report_page(sync.name, target, run_id=context.run_id, pushed=pushed, groups=groups),
+                    encoding="utf-8",
+                )
+            text = summary_text(sync.name, target, pushed=pushed, groups=groups)
+            return dg.MaterializeResult(
+                asset_key=sync.key("failure_report"),
+                value=Report(f"{text}\n  report          {path}", tuple(groups)),
+                metadata={metadata.URI: str(path), "by_reason": dg.MetadataValue.md(report_table(groups))},
+            )
+
+    return report

@@ -1,0 +1,84 @@
+"""The component: one YAML file -> assets, checks, a job and a schedule. It reads nothing but the YAML at load."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import BaseModel
+
+from pipelines import assets
+from pipelines.assets import Sync
+from pipelines.mapping import Schedule, SyncMapping, mapping_from
+from pipelines.resources import PROJECT_FOLDER
+
+
+class AttributeSync(dg.Component):
+    """Keeps Tencent Push attributes in step with one source; declared in `pipelines/defs/<sync>/defs.yaml`."""
+
+    def __init__(self, sync: Sync) -> None:
+        self.sync = sync
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        return SyncMapping
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "AttributeSync":
+        """The sync is named like its folder. `{{ env.NAME }}` is replaced here, before anything is checked twice."""
+        if not isinstance(attributes, SyncMapping):
+            raise dg.DagsterInvalidDefinitionError(f"{context.path}: `attributes:` is missing")
+        resolved = context.resolution_context.resolve_value(attributes.model_dump(mode="json"))
+        folder = Path(context.path)
+        return cls(Sync(folder.name, mapping_from(resolved), folder / "defs.yaml", PROJECT_FOLDER))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002  Dagster's signature
+        return build_definitions(self.sync)
+
+
+def build_definitions(sync: Sync) -> dg.Definitions:
+    """Everything of one sync but the shared resources (definitions.py)."""
+    job = dg.define_asset_job(
+        sync.name,
+        selection=dg.AssetSelection.key_prefixes([sync.name]),
+        description=f"Extract, validate, push what changed, write down what failed: {sync.name}.",
+        # Only a crash is worth another try of the whole run; what the push could not send is in the failed rows.
+        tags={"dagster/retry_on_asset_or_op_failure": "false"},
+    )
+    return dg.Definitions(
+        assets=[
+            assets.user_profiles(sync),
+            assets.attribute_frames(sync),
+            assets.pushed_attributes(sync),
+            assets.failure_report(sync),
+        ],
+        asset_checks=[assets.read_back_check(sync)],
+        jobs=[job],
+        schedules=[_schedule(sync, sync.mapping.schedule)] if sync.mapping.schedule else [],
+    )
+
+
+def _schedule(sync: Sync, schedule: Schedule) -> dg.ScheduleDefinition:
+
+    @dg.schedule(
+        job_name=sync.name,
+        name=f"{sync.name}_schedule",
+        cron_schedule=schedule.cron,
+        execution_timezone=schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Runs {sync.name}; off until it is switched on here. Skips while a run is active.",
+    )
+    def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        active = context.instance.get_run_records(dg.RunsFilter(job_name=sync.name, statuses=list(_ACTIVE)), limit=1)
+        if active:
+            return dg.SkipReason(f"run {active[0].dagster_run.run_id} of {sync.name} is still active")
+        return dg.RunRequest()
+
+    return nightly
+
+
+_ACTIVE = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)

@@ -1,0 +1,152 @@
+"""The asset checks of a sync. A blocking one that fails stops what comes after it and fails the run."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import dagster as dg
+import ibis
+
+from connectors.tencent_push.errors import TencentPushError
+from connectors.tencent_push.protocol import MAX_VALUE_BYTES
+from pipelines.engine import Engine
+from pipelines.frames import Frame
+from pipelines.mapping import SyncMapping
+from pipelines.push import Push, PushResult
+from pipelines.read_back import SAMPLE_ACCOUNTS, ReadBack, read_back
+from pipelines.resources import Environment, EnvironmentResource
+
+CONSERVATION = "conservation"
+ONE_ROW_PER_ACCOUNT = "one_row_per_account"
+VALUES_WITHIN_LIMITS = "values_within_limits"
+
+_FRAME_CHECKS: Mapping[str, str] = {
+    CONSERVATION: "profiles = without account + superseded + invalid + unchanged + changed",
+    ONE_ROW_PER_ACCOUNT: "No account stands in the frame twice.",
+    VALUES_WITHIN_LIMITS: f"Every value has 1 to {MAX_VALUE_BYTES} UTF-8 bytes.",
+}
+
+
+def frame_check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=description, blocking=True)
+        for name, description in _FRAME_CHECKS.items()
+    ]
+
+
+def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
+    """The three checks of a frame as it stands on disk."""
+    counts = frame.counts
+    return [
+        dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=CONSERVATION,
+            passed=counts.is_conserved and frame.rows >= counts.changed,
+            metadata={
+                "profiles": counts.profiles,
+                "without_account": counts.without_account,
+                "superseded": counts.superseded,
+                "invalid": counts.invalid,
+                "unchanged": counts.unchanged,
+                "changed": counts.changed,
+            },
+        ),
+        dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=ONE_ROW_PER_ACCOUNT,
+            passed=frame.rows == frame.accounts,
+            metadata={"rows": frame.rows, "accounts": frame.accounts},
+        ),
+        dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=VALUES_WITHIN_LIMITS,
+            passed=frame.smallest_value_bytes >= 1 and frame.largest_value_bytes <= MAX_VALUE_BYTES,
+            metadata={"smallest_bytes": frame.smallest_value_bytes, "largest_bytes": frame.largest_value_bytes},
+        ),
+    ]
+
+
+def push_check_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        CONSERVATION,
+        asset=asset,
+        description="changed = acknowledged + rejected + errored + not attempted, and every failed row is in the file",
+        blocking=True,
+    )
+
+
+def check_push(result: PushResult, asset: dg.AssetKey) -> dg.AssetCheckResult:
+    """Counted from the ledger, the frames and the failed rows as they stand on disk."""
+    facts: dict[str, int] = {
+        "failed_rows": result.failed_row_count,
+        "invalid_rows": result.invalid_row_count,
+        "refusals": result.refusal_count,
+    }
+    for kind, tally in result.tallies.items():
+        facts |= {
+            f"{kind}_changed": tally.changed,
+            f"{kind}_acknowledged": tally.acknowledged,
+            f"{kind}_rejected": tally.rejected,
+            f"{kind}_errored": tally.errored,
+            f"{kind}_not_attempted": tally.not_attempted,
+        }
+    return dg.AssetCheckResult(asset_key=asset, check_name=CONSERVATION, passed=result.is_conserved, metadata=facts)
+
+
+def read_back_check(
+    *,
+    asset: dg.AssetKey,
+    mapping: SyncMapping,
+    push_of: Callable[[Environment, dg.AssetCheckExecutionContext], Push],
+    wait: Callable[[float], object] = time.sleep,
+) -> dg.AssetChecksDefinition:
+    """A sample of the acknowledged attributes, read back with get_attr. It warns and blocks nothing."""
+
+    @dg.asset_check(
+        asset=asset, name="read_back", description="A sample read back from Tencent holds what it acknowledged."
+    )
+    def check(context: dg.AssetCheckExecutionContext, environment: EnvironmentResource) -> dg.AssetCheckResult:
+        current = environment.current()
+        push = push_of(current, context)
+        expected = sample_acknowledged(push, current)
+        try:
+            with current.target.open(current.store.emulator_file(), mapping.declared()) as client:
+                found = read_back(client, expected, wait=wait)
+        except TencentPushError as error:
+            return dg.AssetCheckResult(
+                passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"Nothing could be read back. {error}"
+            )
+        return _read_back_result(found)
+
+    return check
+
+
+def _read_back_result(found: ReadBack) -> dg.AssetCheckResult:
+    facts: dict[str, int | float] = {"sampled": found.sampled, "matching": found.matching}
+    if found.sampled:
+        facts["mismatch_share_bound"] = round(found.mismatch_share_bound, 4)
+    return dg.AssetCheckResult(
+        passed=found.mismatched == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=facts,
+        description=f"{found.matching:,} of {found.sampled:,} sampled accounts hold just what was acknowledged.",
+    )
+
+
+def sample_acknowledged(push: Push, current: Environment) -> dict[str, dict[str, str | None]]:
+    """At most `SAMPLE_ACCOUNTS` accounts of all that are acknowledged, drawn at random, with what they must hold."""
+    expected: dict[str, dict[str, str | None]] = {}
+    kinds = list(push.mapping.account_types())
+    with (
+        current.store.temporary(push.run_id) as folder,
+        Engine(folder, memory_limit=current.memory_limit) as engine,
+    ):
+        for kind in kinds:
+            known = push.acknowledged(kind).table(engine)
+            if known is None:
+                continue
+            certain = known.filter(known.uncertain.length() == 0)
+            drawn = certain.order_by(ibis.random()).limit(SAMPLE_ACCOUNTS // len(kinds))
+            names = [name for name in push.mapping.account_types()[kind].attributes if name in known.columns]
+            for row in engine.rows(drawn.select("account", *names)):
+                expected[row["account"]] = {name: row[name] for name in names if row[name] is not None}
+    return expected

@@ -1,0 +1,127 @@
+"""Runs Ibis expressions on DuckDB: one database in a temporary folder, bounded memory, spilling beside it.
+
+Expressions are written against unbound tables and compiled here, so that they know no engine. What the engine says
+when it fails may quote a value: its words are not passed on, its kind is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from pipelines.errors import DataFolderError, EngineError
+from pipelines.store import whole_file
+
+ROW_GROUP_ROWS = 100_000
+
+
+class Engine:
+    """A DuckDB database that lives as long as the `with` block. `memory_limit` is DuckDB's: "1GB"."""
+
+    def __init__(self, folder: Path, *, memory_limit: str) -> None:
+        self._folder = folder
+        with _engine_errors("opening its database"):
+            self._connection = duckdb.connect(str(folder / "engine.duckdb"))
+            self._connection.execute(f"SET memory_limit = {quoted(memory_limit)}")
+            self._connection.execute(f"SET temp_directory = {quoted(str(folder / 'spill'))}")
+            self._connection.execute("SET TimeZone = 'UTC'")
+            self._connection.execute("SET enable_progress_bar = false")
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def define(self, name: str, sql: str) -> ir.Table:
+        """A view, for what no expression can say: where files lie and how their rows are numbered."""
+        with _engine_errors(f"reading {name}"):
+            self._connection.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS {sql}")
+            return self._table(name)
+
+    def parquet(self, name: str, file: Path) -> ir.Table:
+        return self.define(name, f"SELECT * FROM read_parquet({quoted(str(file))})")
+
+    def numbered_parquet(self, name: str, file: Path) -> ir.Table:
+        """The file's rows with `number`, their position in it from 0."""
+        return self.define(
+            name,
+            "SELECT * EXCLUDE (file_row_number), file_row_number AS number "
+            f"FROM read_parquet({quoted(str(file))}, file_row_number = true)",
+        )
+
+    def register(self, name: str, table: pa.Table) -> ir.Table:
+        """A small Arrow table, or a column of numbers of any length."""
+        self._connection.register(name, table)
+        return self._table(name)
+
+    def materialize(self, name: str, expression: ir.Table) -> ir.Table:
+        """Computed once and kept in the database file, not in memory."""
+        with _engine_errors(f"computing {name}"):
+            self._connection.execute(f"CREATE OR REPLACE TABLE {identifier(name)} AS {compiled(expression)}")
+            return self._table(name)
+
+    def write_parquet(self, expression: ir.Table, path: Path, *, metadata: Mapping[str, str] | None = None) -> int:
+        """Write the rows to `path`, whole or not at all; returns how many were written."""
+        pairs = ", ".join(f"{identifier(key)}: {quoted(value)}" for key, value in (metadata or {}).items())
+        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}"
+        if pairs:
+            options += f", KV_METADATA {{{pairs}}}"
+        with whole_file(path) as beside, _engine_errors(f"writing {path}"):
+            sql = f"COPY ({compiled(expression)}) TO {quoted(str(beside))} ({options})"
+            written = self._connection.execute(sql).fetchall()
+        return int(written[0][0])
+
+    def rows(self, expression: ir.Table) -> list[dict[str, Any]]:
+        """A small result as dictionaries."""
+        with _engine_errors("counting"):
+            table = self._connection.sql(compiled(expression)).to_arrow_table()
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+
+    def _table(self, name: str) -> ir.Table:
+        arrow = self._connection.sql(f"SELECT * FROM {identifier(name)} LIMIT 0").to_arrow_table()
+        return ibis.table(ibis.Schema.from_pyarrow(arrow.schema), name=name)
+
+
+def compiled(expression: ir.Table) -> str:
+    return str(ibis.to_sql(expression, dialect="duckdb"))
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def file_list(files: Sequence[str]) -> str:
+    return "[" + ", ".join(quoted(file) for file in files) + "]"
+
+
+@contextmanager
+def _engine_errors(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise EngineError(
+            f"the engine ran out of memory while {doing}; raise ATTRIBUTE_SYNC_MEMORY (for example to 2GB) "
+            "or free disk space for its temporary area, then run again"
+        ) from None
+    except duckdb.IOException as error:
+        if "No space left" in str(error) or "Could not write" in str(error):
+            raise DataFolderError(
+                f"the disk is full while {doing}; free space or point ATTRIBUTE_SYNC_DATA elsewhere, then run again"
+            ) from None
+        raise EngineError(f"the engine could not read or write a file while {doing}") from None
+    except duckdb.Error as error:
+        raise EngineError(f"the engine failed while {doing} ({type(error).__name__})") from None

@@ -1,0 +1,240 @@
+"""Everything that was not acknowledged, as one Parquet file per run that people can read without asking.
+
+The columns are a contract (see README): adding one is allowed, changing or dropping one is not. Validation's part
+comes from the invalid rows, the push's part from `RefusalWriter`; both are joined here with the row's history.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.tencent_push.errors import lookup
+from connectors.tencent_push.outcomes import Outcome, Refusal
+from connectors.tencent_push.protocol import AccountType, Command
+from pipelines.engine import Engine
+from pipelines.mapping import SyncMapping
+from pipelines.reasons import EXPLAINED_REFUSALS, Severity
+from pipelines.store import disk_errors, make_folder
+
+SCHEMA_VERSION = "1"
+_TIME = pa.timestamp("us", "UTC")
+
+SCHEMA = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("sync", pa.string()),
+        ("target", pa.string()),
+        ("run_started_at", _TIME),
+        ("failed_at", _TIME),
+        ("stage", pa.string()),
+        ("severity", pa.string()),
+        ("outcome", pa.string()),
+        ("account", pa.string()),
+        ("account_type", pa.string()),
+        ("attribute", pa.string()),
+        ("column", pa.string()),
+        ("reason", pa.string()),
+        ("error_code", pa.int32()),
+        ("error_info", pa.string()),
+        ("explanation", pa.string()),
+        ("fix", pa.string()),
+        ("retryable", pa.bool_()),
+        ("value", pa.string()),
+        ("sent_value", pa.string()),
+        ("value_bytes", pa.int32()),
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("batch_id", pa.string()),
+        ("call_attempts", pa.int32()),
+        ("http_status", pa.int32()),
+        ("first_failed_at", _TIME),
+        ("failed_runs", pa.int32()),
+    ]
+)
+
+_REFUSAL_SCHEMA = pa.schema(
+    [("number", pa.int64())]
+    + [
+        SCHEMA.field(name)
+        for name in (
+            "account_type", "stage", "outcome", "reason", "error_code", "error_info", "explanation", "fix",
+            "retryable", "batch_id", "call_attempts", "http_status", "failed_at",
+        )
+    ]
+)  # fmt: skip
+_STAGES = {Command.SET_ATTR: "push", Command.REMOVE_ATTR: "remove"}
+_KEY = ("account", "account_type", "attribute", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What every failed row says of its run. `target` is the host."""
+
+    run_id: str
+    sync: str
+    target: str
+    run_started_at: datetime
+    validated_at: datetime
+
+
+class RefusalWriter:
+    """Collects the refusals of a push in a temporary Parquet file, a chunk at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        make_folder(path.parent)
+        with disk_errors(path):
+            self._writer = pq.ParquetWriter(path, _REFUSAL_SCHEMA)
+
+    def __enter__(self) -> "RefusalWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with disk_errors(self.path):
+            self._flush()
+            self._writer.close()
+
+    def add(self, outcomes: Sequence[Outcome], account_type: AccountType) -> None:
+        for outcome in outcomes:
+            self._rows += [refusal_row(outcome.change.number, refusal, account_type) for refusal in outcome.refusals]
+        if len(self._rows) >= 10_000:
+            with disk_errors(self.path):
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            chunk = pd.DataFrame.from_records(self._rows, columns=_REFUSAL_SCHEMA.names)
+            self._writer.write_table(pa.Table.from_pandas(chunk, schema=_REFUSAL_SCHEMA, preserve_index=False))
+            self._rows.clear()
+
+
+def refusal_row(number: int, refusal: Refusal, account_type: AccountType) -> dict[str, Any]:
+    """One refusal in the words of the failed rows. `number` is the change's row in its frame."""
+    if refusal.code is None:
+        explained = EXPLAINED_REFUSALS[refusal.reason]
+        explanation, fix, retryable = explained.explanation, explained.fix, True
+    else:
+        entry = lookup(refusal.code)
+        explanation, fix, retryable = entry.meaning, entry.fix, entry.retryable
+    return {
+        "number": number,
+        "account_type": account_type.value,
+        "stage": _STAGES[refusal.command],
+        "outcome": refusal.kind.value,
+        "reason": refusal.reason.value,
+        "error_code": refusal.code,
+        "error_info": refusal.info,
+        "explanation": explanation,
+        "fix": fix,
+        "retryable": retryable,
+        "batch_id": refusal.batch_id,
+        "call_attempts": refusal.call_attempts,
+        "http_status": refusal.http_status,
+        "failed_at": refusal.failed_at,
+    }
+
+
+def write_failed_rows(
+    engine: Engine,
+    path: Path,
+    *,
+    facts: RunFacts,
+    mapping: SyncMapping,
+    invalid_rows: Path,
+    refusals: Path,
+    frames: Mapping[AccountType, Path],
+    history: Path | None,
+) -> int:
+    """Write the run's failed rows to `path`, also when there are none; returns how many.
+
+    `history` is the failed-rows file of the sync's run before, which tells since when a row has been failing.
+    """
+    invalid = engine.parquet("failed_invalid", invalid_rows)
+    parts = [_of_validation(invalid, facts)]
+    refused = engine.parquet("failed_refused", refusals)
+    for kind, frame in frames.items():
+        rows = engine.numbered_parquet(f"failed_frame_{kind}", frame)
+        parts.append(_of_push(refused, rows, kind=kind, column=mapping.account_types()[kind].column))
+    failed = ibis.union(*parts).mutate(
+        run_id=ibis.literal(facts.run_id),
+        sync=ibis.literal(facts.sync),
+        target=ibis.literal(facts.target),
+        run_started_at=_moment(facts.run_started_at),
+    )
+    before = None if history is None else engine.parquet("failed_before", history)
+    with_history = _with_history(failed, before, facts)
+    return engine.write_parquet(with_history.select(*SCHEMA.names), path, metadata={"schema_version": SCHEMA_VERSION})
+
+
+def latest_before(folder: Path, *, run_id: str) -> Path | None:
+    """The newest failed-rows file in the sync's folder that is not this run's."""
+    files = [file for file in folder.glob("date=*/*.parquet") if file.stem != run_id]
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _moment(moment: datetime) -> ir.TimestampValue:
+    return ibis.literal(moment.replace(tzinfo=None)).cast("timestamp('UTC', 6)")
+
+
+def _of_validation(invalid: ir.Table, facts: RunFacts) -> ir.Table:
+    null, number = ibis.null(str), ibis.null("int32")
+    return invalid.select(
+        *(name for name in invalid.columns if name in SCHEMA.names),
+        failed_at=_moment(facts.validated_at),
+        stage=ibis.literal("validate"),
+        error_code=number,
+        error_info=null,
+        retryable=ibis.literal(False),
+        batch_id=null,
+        call_attempts=number,
+        http_status=number,
+    ).select(*_COMMON)
+
+
+def _of_push(refused: ir.Table, frame: ir.Table, *, kind: AccountType, column: str) -> ir.Table:
+    null = ibis.null(str)
+    mine = refused.filter(refused.account_type == kind.value)
+    rows = frame.select(frame_number=frame.number, account=frame.account, source_file=frame.source_file,
+                        source_row=frame.source_row)  # fmt: skip
+    joined = mine.join(rows, mine.number == rows.frame_number)
+    return joined.mutate(
+        severity=ibis.literal(Severity.ERROR.value),
+        attribute=null,
+        column=ibis.literal(column),
+        value=null,
+        sent_value=null,
+        value_bytes=ibis.null("int32"),
+    ).select(*_COMMON)
+
+
+_OF_RUN = ("run_id", "sync", "target", "run_started_at", "first_failed_at", "failed_runs")
+_COMMON = [name for name in SCHEMA.names if name not in _OF_RUN]
+
+
+def _with_history(failed: ir.Table, before: ir.Table | None, facts: RunFacts) -> ir.Table:
+    """`first_failed_at` and `failed_runs` go on from the run before for the same account, attribute and reason."""
+    if before is None:
+        return failed.mutate(first_failed_at=failed.failed_at, failed_runs=ibis.literal(1, type="int32"))
+    same_target = before.filter((before.target == facts.target) & before.account.notnull())
+    known = same_target.group_by(*_KEY).agg(
+        known_since=same_target.first_failed_at.min(), known_runs=same_target.failed_runs.max()
+    )
+    known = known.rename({f"known_{name}": name for name in _KEY})
+    same = [failed[name].identical_to(known[f"known_{name}"]) for name in _KEY]
+    joined = failed.left_join(known, same)
+    return joined.mutate(
+        first_failed_at=joined.known_since.fill_null(joined.failed_at),
+        failed_runs=(joined.known_runs.fill_null(0) + 1).cast("int32"),
+    )

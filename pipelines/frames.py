@@ -1,0 +1,450 @@
+"""Profiles -> attribute frames and invalid rows: classify, keep the newest, validate, compare with the acknowledged.
+
+One narrow pass decides whom every profile is for, a narrow window finds superseded profiles, one wide pass validates
+the values and compares them with what Tencent acknowledged. No step holds all rows in Python. Nothing is sent here.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from connectors.profiles.parquet import Manifest
+from connectors.tencent_push.protocol import AccountType
+from pipelines import accounts
+from pipelines.accounts import INVALID_STATUSES, Status
+from pipelines.engine import Engine, file_list, identifier
+from pipelines.errors import ValuePolicyError
+from pipelines.mapping import AccountMapping, AttributeMapping, NullPolicy, SyncMapping, TooLong
+from pipelines.reasons import EXPLAINED, Reason, Severity
+from pipelines.values import ValueExpressions, utf8_bytes, value_expressions
+
+FILE = "__file_number"
+ROW = "__source_row"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where every profile of one account type went. Conservation: the first is the sum of the others."""
+
+    profiles: int
+    without_account: int
+    superseded: int
+    invalid: int
+    unchanged: int
+    changed: int
+
+    @property
+    def is_conserved(self) -> bool:
+        return self.profiles == self.without_account + self.superseded + self.invalid + self.unchanged + self.changed
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One account type's attribute frame on disk. `rows` were written, `counts.changed` of them are changes."""
+
+    account_type: AccountType
+    path: Path
+    rows: int
+    accounts: int
+    set_accounts: int
+    remove_accounts: int
+    changed_attributes: Mapping[str, int]
+    largest_value_bytes: int
+    smallest_value_bytes: int
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What one pass over the profiles gave."""
+
+    frames: tuple[Frame, ...]
+    invalid_rows: Path
+    invalid_by_reason: Mapping[str, int]
+
+
+def compute_frames(
+    engine: Engine,
+    manifest: Manifest,
+    *,
+    mapping: SyncMapping,
+    acknowledged: Mapping[AccountType, ir.Table | None],
+    folder: Path,
+    metadata: Mapping[str, str],
+) -> Frames:
+    """Write `<folder>/<account type>.parquet` and `<folder>/invalid_rows.parquet`.
+
+    `acknowledged` holds per account type what Tencent confirmed, or None on the first run. Raises ValuePolicyError
+    for a value that is too long under `too_long: fail`; the invalid rows are written first.
+    """
+    profiles = numbered_profiles(engine, manifest, mapping)
+    classified = engine.materialize("classified", _classified(profiles, mapping))
+    compared: dict[AccountType, ir.Table] = {}
+    superseded: dict[AccountType, ir.Table] = {}
+    for kind in mapping.account_types():
+        superseded[kind] = engine.materialize(f"superseded_{kind}", _superseded(classified, mapping, kind))
+        rows = _newest(profiles, mapping, kind).anti_join(superseded[kind], [FILE, ROW])
+        compared[kind] = engine.materialize(
+            f"compared_{kind}", _compared(rows, mapping.account_types()[kind], acknowledged.get(kind))
+        )
+    files = engine.register("source_files", _file_table(manifest))
+    invalid = engine.materialize("invalid_rows", _invalid_rows(classified, superseded, compared, mapping=mapping))
+    path = folder / "invalid_rows.parquet"
+    engine.write_parquet(_with_source(invalid, files), path, metadata=metadata)
+    _stop_on_policy(engine, invalid, files, mapping=mapping)
+    frames = tuple(
+        _write_frame(
+            engine,
+            compared[kind],
+            files,
+            kind=kind,
+            mapping=mapping,
+            path=folder / f"{kind}.parquet",
+            metadata=metadata,
+            outside=_count_outside(engine, classified, superseded[kind], kind=kind, profiles=manifest.rows),
+        )
+        for kind in mapping.account_types()
+    )
+    by_reason = engine.rows(invalid.group_by("reason").agg(rows=invalid.count()).order_by("reason"))
+    return Frames(frames=frames, invalid_rows=path, invalid_by_reason={row["reason"]: row["rows"] for row in by_reason})
+
+
+def numbered_profiles(engine: Engine, manifest: Manifest, mapping: SyncMapping) -> ir.Table:
+    """The columns that the sync names, with the file's number and the row's number in it, both from 0."""
+    columns = ", ".join(f"rows.{identifier(column)}" for column in mapping.columns())
+    engine.register("source_file_numbers", _file_table(manifest))
+    files = file_list([file.path for file in manifest.files])
+    return engine.define(
+        "profiles",
+        f"SELECT {columns}, numbers.number AS {FILE}, rows.file_row_number AS {ROW} "  # noqa: S608  names are quoted
+        f"FROM read_parquet({files}, filename = '__file', file_row_number = true) AS rows "
+        f"JOIN source_file_numbers AS numbers ON numbers.source_file = rows.__file",
+    )
+
+
+def _file_table(manifest: Manifest) -> pa.Table:
+    return pa.table(
+        {
+            "number": pa.array(range(len(manifest.files)), pa.int64()),
+            "source_file": pa.array([file.path for file in manifest.files], pa.string()),
+        }
+    )
+
+
+def _classified(profiles: ir.Table, mapping: SyncMapping) -> ir.Table:
+    """Whom every profile is for: one row per profile, one account and status per account type."""
+    types = mapping.account_types()
+    columns: dict[str, ir.Value] = {FILE: profiles[FILE], ROW: profiles[ROW]}
+    if mapping.updated_at:
+        columns["updated_at"] = profiles[mapping.updated_at]
+    for kind, mine in types.items():
+        columns[f"account_{kind}"] = accounts.account_text(profiles, mine.column)
+        columns[f"status_{kind}"] = accounts.status(profiles, mapping, kind)
+    blank = [accounts.is_blank(accounts.account_text(profiles, mine.column)) for mine in types.values()]
+    columns["is_missing"] = ibis.and_(*blank)
+    columns["is_claimed_by_both"] = accounts.is_claimed_by_both(profiles, mapping)
+    return profiles.select(**columns)
+
+
+def _superseded(classified: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
+    """Profiles that a newer one of the same account replaces: `updated_at`, nulls oldest, then the later source row."""
+    candidates = classified.filter(classified[f"status_{kind}"] == Status.CANDIDATE.value)
+    newest_first = [ibis.desc(candidates[FILE]), ibis.desc(candidates[ROW])]
+    if mapping.updated_at:
+        newest_first.insert(0, ibis.desc(candidates.updated_at, nulls_first=False))
+    rank = ibis.row_number().over(group_by=candidates[f"account_{kind}"], order_by=newest_first)
+    ranked = candidates.select(FILE, ROW, account=candidates[f"account_{kind}"], rank=rank)
+    return ranked.filter(ranked["rank"] > 0).drop("rank")
+
+
+def _newest(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
+    return profiles.filter(accounts.status(profiles, mapping, kind) == Status.CANDIDATE.value)
+
+
+def _compared(profiles: ir.Table, mine: AccountMapping, acknowledged: ir.Table | None) -> ir.Table:
+    """One row per account: values, what is reported about them, and which differ from what is acknowledged."""
+    columns: dict[str, ir.Value] = {
+        FILE: profiles[FILE],
+        ROW: profiles[ROW],
+        "account": accounts.account_text(profiles, mine.column),
+    }
+    for number, attribute in enumerate(mine.attributes.values()):
+        expressions = value_expressions(profiles[attribute.column], attribute)
+        columns |= _value_columns(number, expressions)
+    values = profiles.select(**columns)
+    joined = _with_acknowledged(values, mine, acknowledged)
+    changed = [ibis.ifelse(_differs(joined, number, name), name, None) for number, name in enumerate(mine.attributes)]
+    removed = [
+        ibis.ifelse(_is_to_remove(joined, number, name), name, None)
+        for number, (name, attribute) in enumerate(mine.attributes.items())
+        if attribute.null is NullPolicy.REMOVE
+    ]
+    return joined.select(
+        *values.columns,
+        changed=_names(changed),
+        removed=_names(removed),
+    ).drop(*(f"absent_{number}" for number in range(len(mine.attributes))))
+
+
+def _value_columns(number: int, expressions: ValueExpressions) -> dict[str, ir.Value]:
+    is_reported = expressions.reason.notnull()
+    return {
+        f"value_{number}": expressions.value,
+        f"reason_{number}": expressions.reason,
+        f"text_{number}": ibis.ifelse(is_reported, expressions.text, ibis.null(str)),
+        f"absent_{number}": expressions.is_absent,
+    }
+
+
+def _with_acknowledged(values: ir.Table, mine: AccountMapping, acknowledged: ir.Table | None) -> ir.Table:
+    """`values` with `known_<n>` (the acknowledged value or null) and `uncertain` (names whose value is not known)."""
+    if acknowledged is None:
+        nothing = {f"known_{number}": ibis.null(str) for number in range(len(mine.attributes))}
+        return values.mutate(uncertain=ibis.null("array<string>"), **nothing)
+    known = {
+        f"known_{number}": acknowledged[name] if name in acknowledged.columns else ibis.null(str)
+        for number, name in enumerate(mine.attributes)
+    }
+    known_rows = acknowledged.select(known_account=acknowledged.account, uncertain=acknowledged.uncertain, **known)
+    return values.left_join(known_rows, values.account == known_rows.known_account)
+
+
+def _is_uncertain(joined: ir.Table, name: str) -> ir.BooleanValue:
+    return joined.uncertain.contains(name).fill_null(False)
+
+
+def _differs(joined: ir.Table, number: int, name: str) -> ir.BooleanValue:
+    value, known = joined[f"value_{number}"], joined[f"known_{number}"]
+    return value.notnull() & ((value != known).fill_null(True) | _is_uncertain(joined, name))
+
+
+def _is_to_remove(joined: ir.Table, number: int, name: str) -> ir.BooleanValue:
+    return joined[f"absent_{number}"] & (joined[f"known_{number}"].notnull() | _is_uncertain(joined, name))
+
+
+def _names(parts: list[ir.StringValue]) -> ir.ArrayValue:
+    if not parts:
+        return ibis.literal([], type="array<string>")
+    return ibis.array(parts).filter(lambda name: name.notnull())
+
+
+def _invalid_rows(
+    classified: ir.Table,
+    superseded: Mapping[AccountType, ir.Table],
+    compared: Mapping[AccountType, ir.Table],
+    *,
+    mapping: SyncMapping,
+) -> ir.Table:
+    """One row per (profile, attribute, reason), still with the file's number."""
+    parts = [_missing(classified, mapping), _claimed_by_both_or_none(classified, mapping)]
+    for kind, mine in mapping.account_types().items():
+        parts.append(_invalid_accounts(classified, mapping, kind))
+        parts.append(_reported(superseded[kind], Reason.SUPERSEDED.value, kind=kind, column=mine.column))
+        for number, (name, attribute) in enumerate(mine.attributes.items()):
+            parts.append(_invalid_values(compared[kind], number, kind=kind, name=name, attribute=attribute))
+    return ibis.union(*parts)
+
+
+def _reported(
+    rows: ir.Table,
+    reason: str | ir.StringValue,
+    *,
+    kind: AccountType | None,
+    column: str,
+    attribute: str | None = None,
+    value: ir.StringValue | None = None,
+    sent_value: ir.StringValue | None = None,
+) -> ir.Table:
+    null = ibis.null(str)
+    return rows.select(
+        FILE,
+        ROW,
+        account=rows.account.cast(str) if "account" in rows.columns else null,
+        account_type=ibis.literal(kind.value) if kind else null,
+        attribute=ibis.literal(attribute) if attribute else null,
+        column=ibis.literal(column),
+        reason=ibis.literal(reason) if isinstance(reason, str) else reason,
+        value=null if value is None else value,
+        sent_value=null if sent_value is None else sent_value,
+        value_bytes=ibis.null("int32") if value is None else utf8_bytes(value).cast("int32"),
+    )
+
+
+def _missing(classified: ir.Table, mapping: SyncMapping) -> ir.Table:
+    columns = dict.fromkeys(mine.column for mine in mapping.account_types().values())
+    rows = classified.filter(classified.is_missing)
+    return _reported(rows, Reason.ACCOUNT_MISSING.value, kind=None, column=", ".join(columns))
+
+
+def _claimed_by_both_or_none(classified: ir.Table, mapping: SyncMapping) -> ir.Table:
+    """Ambiguity that belongs to no single account type: reported once, not once per type."""
+    kinds = list(mapping.account_types())
+    ambiguous = [classified[f"status_{kind}"] == Status.ACCOUNT_TYPE_AMBIGUOUS.value for kind in kinds]
+    shared = ibis.and_(*ambiguous) if mapping.is_mixed() else ibis.or_(*ambiguous) & classified.is_claimed_by_both
+    first = mapping.account_types()[kinds[0]]
+    columns = dict.fromkeys(mine.column for mine in mapping.account_types().values())
+    rows = classified.filter(shared).mutate(account=classified[f"account_{kinds[0]}"])
+    return _reported(
+        rows,
+        Reason.ACCOUNT_TYPE_AMBIGUOUS.value,
+        kind=None,
+        column=", ".join(columns) if len(columns) > 1 else first.column,
+    )
+
+
+def _invalid_accounts(classified: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
+    own = [status.value for status in INVALID_STATUSES]
+    status = classified[f"status_{kind}"]
+    wanted = status.isin(own)
+    is_shared = classified.is_claimed_by_both if not mapping.is_mixed() else ibis.literal(True)
+    wanted = wanted & ~((status == Status.ACCOUNT_TYPE_AMBIGUOUS.value) & is_shared)
+    rows = classified.filter(wanted).mutate(account=classified[f"account_{kind}"])
+    return _reported(rows, rows[f"status_{kind}"], kind=kind, column=mapping.account_types()[kind].column)
+
+
+def _invalid_values(
+    compared: ir.Table, number: int, *, kind: AccountType, name: str, attribute: AttributeMapping
+) -> ir.Table:
+    rows = compared.filter(compared[f"reason_{number}"].notnull())
+    return _reported(
+        rows,
+        rows[f"reason_{number}"],
+        kind=kind,
+        column=attribute.column,
+        attribute=name,
+        value=rows[f"text_{number}"],
+        sent_value=rows[f"value_{number}"],
+    )
+
+
+def _with_source(rows: ir.Table, files: ir.Table) -> ir.Table:
+    """The file's number replaced by its path, and what people need to read the row."""
+    joined = rows.join(files, rows[FILE] == files.number)
+    explained = {
+        "severity": joined.reason.cases(*((r.value, e.severity.value) for r, e in EXPLAINED.items())),
+        "explanation": joined.reason.cases(*((r.value, e.explanation) for r, e in EXPLAINED.items())),
+        "fix": joined.reason.cases(*((r.value, e.fix) for r, e in EXPLAINED.items())),
+    }
+    wide = joined.mutate(source_row=joined[ROW], **explained)
+    outcome = ibis.ifelse(wide.severity == Severity.ERROR.value, "invalid", ibis.null(str))
+    return wide.mutate(outcome=outcome).drop(FILE, ROW, "number")
+
+
+def _stop_on_policy(engine: Engine, invalid: ir.Table, files: ir.Table, *, mapping: SyncMapping) -> None:
+    """Raise for the first attribute whose YAML says `too_long: fail` and that has such a value."""
+    failing = [
+        name
+        for mine in mapping.account_types().values()
+        for name, attribute in mine.attributes.items()
+        if attribute.too_long is TooLong.FAIL
+    ]
+    if not failing:
+        return
+    hits = invalid.filter(invalid.attribute.isin(failing) & (invalid.reason == Reason.VALUE_TOO_LONG.value))
+    located = hits.join(files, hits[FILE] == files.number).order_by(["number", ROW])
+    found = engine.rows(located.mutate(total=located.count().over()).limit(1))
+    if found:
+        first = found[0]
+        raise ValuePolicyError(
+            f"{first['total']} values are longer than 50 bytes under `too_long: fail`; the first is attribute "
+            f"{first['attribute']!r}, column {first['column']!r}, {first['value_bytes']} bytes, in "
+            f"{first['source_file']}, row {first[ROW]} (counted from 0). Shorten them in the source, or choose "
+            "`too_long: reject` or `truncate`. Nothing was sent; all of them stand in the invalid rows."
+        )
+
+
+def _count_outside(
+    engine: Engine, classified: ir.Table, superseded: ir.Table, *, kind: AccountType, profiles: int
+) -> dict[str, int]:
+    """Counts of the profiles that are in no frame, each from its own place."""
+    status = classified[f"status_{kind}"]
+    counted = engine.rows(
+        classified.aggregate(
+            without_account=(status == Status.WITHOUT_ACCOUNT.value).sum().fill_null(0),
+            invalid=status.isin([each.value for each in INVALID_STATUSES]).sum().fill_null(0),
+        )
+    )[0]
+    gone = engine.rows(superseded.aggregate(superseded=superseded.count()))[0]
+    return {
+        "profiles": profiles,
+        "without_account": int(counted["without_account"]),
+        "invalid": int(counted["invalid"]),
+        "superseded": int(gone["superseded"]),
+    }
+
+
+def _write_frame(
+    engine: Engine,
+    compared: ir.Table,
+    files: ir.Table,
+    *,
+    kind: AccountType,
+    mapping: SyncMapping,
+    path: Path,
+    metadata: Mapping[str, str],
+    outside: Mapping[str, int],
+) -> Frame:
+    names = list(mapping.account_types()[kind].attributes)
+    is_change = (compared.changed.length() > 0) | (compared.removed.length() > 0)
+    wanted = compared if mapping.frames == "all" else compared.filter(is_change)
+    joined = wanted.join(files, wanted[FILE] == files.number)
+    values = {name: joined[f"value_{number}"] for number, name in enumerate(names)}
+    rows = engine.write_parquet(
+        joined.select(
+            account=joined.account,
+            **values,
+            changed=joined.changed,
+            removed=joined.removed,
+            source_file=joined.source_file,
+            source_row=joined[ROW],
+        ),
+        path,
+        metadata=metadata,
+    )
+    unchanged = engine.rows(compared.aggregate(unchanged=(~is_change).sum().fill_null(0)))[0]["unchanged"]
+    return measure_frame(
+        engine, path, kind=kind, names=names, rows=rows, counts=dict(outside, unchanged=int(unchanged))
+    )
+
+
+def measure_frame(
+    engine: Engine, path: Path, *, kind: AccountType, names: list[str], rows: int, counts: dict[str, int]
+) -> Frame:
+    """Counts of the frame as it stands on disk, so that a row lost while writing is seen by the checks."""
+    written = engine.parquet(f"frame_{kind}", path)
+    lengths = [utf8_bytes(written[name]) for name in names]
+    measures: dict[str, ir.Value] = {
+        "rows": written.count(),
+        "accounts": written.account.nunique(),
+        "changed": ((written.changed.length() > 0) | (written.removed.length() > 0)).sum().fill_null(0),
+        "set_accounts": (written.changed.length() > 0).sum().fill_null(0),
+        "remove_accounts": (written.removed.length() > 0).sum().fill_null(0),
+        "largest": ibis.greatest(*(length.max().fill_null(0) for length in lengths), 0),
+        "smallest": ibis.least(*(length.min().fill_null(1) for length in lengths), 1),
+    }
+    measures |= {f"changed_{n}": written.changed.contains(name).sum().fill_null(0) for n, name in enumerate(names)}
+    found = engine.rows(written.aggregate(**measures))[0]
+    return Frame(
+        account_type=kind,
+        path=path,
+        rows=rows,
+        accounts=int(found["accounts"]),
+        set_accounts=int(found["set_accounts"]),
+        remove_accounts=int(found["remove_accounts"]),
+        changed_attributes={name: int(found[f"changed_{n}"]) for n, name in enumerate(names)},
+        largest_value_bytes=int(found["largest"]),
+        smallest_value_bytes=int(found["smallest"]),
+        counts=Counts(changed=int(found["changed"]), **counts),
+    )
+
+
+def frame_columns(mapping: SyncMapping, kind: AccountType) -> Iterator[tuple[str, str]]:
+    """(frame column, source column) of every column that comes from the source, for lineage."""
+    mine = mapping.account_types()[kind]
+    yield "account", mine.column
+    for name, attribute in mine.attributes.items():
+        yield name, attribute.column

@@ -1,0 +1,245 @@
+"""The YAML of a sync as checked types: source, accounts, attributes and their policies.
+
+Everything that can be known from the YAML alone is checked here; what needs the source's schema or the target's
+declared attributes is checked before the first row is read (see preflight.py). Nothing here does I/O.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import dagster as dg
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
+
+from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
+
+FRAME_COLUMNS = ("account", "changed", "removed", "uncertain", "acknowledged_at", "source_file", "source_row")
+
+
+class TooLong(StrEnum):
+    """What happens to a value of more than 50 UTF-8 bytes."""
+
+    REJECT = "reject"
+    TRUNCATE = "truncate"
+    FAIL = "fail"
+
+
+class NullPolicy(StrEnum):
+    """What happens to a null or empty value."""
+
+    LEAVE = "leave"
+    REMOVE = "remove"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _shorthand_and_null_key(value: object) -> object:
+    """`city: city` is short for `city: {column: city}`; YAML reads the key `null:` as no key at all."""
+    if isinstance(value, str):
+        return {"column": value}
+    if isinstance(value, Mapping):
+        return {"null" if key is None else key: policy for key, policy in value.items()}
+    return value
+
+
+class AttributeMapping(_Strict):
+    """Where one attribute's value comes from, and what becomes of values that cannot be sent as they are."""
+
+    column: str = Field(min_length=1)
+    too_long: TooLong = TooLong.REJECT
+    null: NullPolicy = NullPolicy.LEAVE
+    decimals: int | None = Field(default=None, ge=0, le=15)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """A column's name alone is allowed, and so is the key that YAML turns into None."""
+        full = dict(handler.resolve_ref_schema(handler(schema)))
+        full.pop("additionalProperties", None)
+        return {"anyOf": [{"type": "string"}, full], "title": "AttributeMapping"}
+
+
+def _attribute_name(name: str) -> str:
+    if not name or len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(
+            f"an attribute's name has 1 to {MAX_NAME_BYTES} UTF-8 bytes; this one has {len(name.encode())}"
+        )
+    if name.lower() in FRAME_COLUMNS:
+        raise ValueError(
+            f"the name is reserved for a column of the frames ({', '.join(FRAME_COLUMNS)}); "
+            "declare the attribute under another name"
+        )
+    return name
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"matches is not a regular expression: {error}") from None
+    return text
+
+
+AttributeName = Annotated[str, AfterValidator(_attribute_name)]
+
+
+class AccountMapping(_Strict):
+    """The accounts of one type: their column, which profiles have one, and their attributes."""
+
+    column: str = Field(min_length=1)
+    where: dict[str, str | bool | int] = Field(default_factory=dict)
+    matches: Annotated[str, AfterValidator(_pattern)] | None = None
+    attributes: dict[AttributeName, Annotated[AttributeMapping, BeforeValidator(_shorthand_and_null_key)]] = Field(
+        min_length=1
+    )
+
+
+class Accounts(_Strict):
+    """At least one of the two account types."""
+
+    user_id: AccountMapping | None = None
+    registration_id: AccountMapping | None = None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Accounts":
+        mappings = [mapping for mapping in (self.user_id, self.registration_id) if mapping]
+        if not mappings:
+            raise ValueError("name at least one account type: user_id or registration_id")
+        names = [name for mapping in mappings for name in mapping.attributes]
+        problems = list(_name_problems(names))
+        if (
+            len(mappings) == 2
+            and mappings[0].column == mappings[1].column
+            and not any(m.where or m.matches for m in mappings)
+        ):
+            problems.append(
+                f"both account types read column {mappings[0].column!r}: tell them apart with `where` or `matches`"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _name_problems(names: list[str]) -> Iterator[str]:
+    """An attribute belongs to one account type and an app has ten (1047/60563)."""
+    if len(set(names)) > MAX_ATTRIBUTES:
+        yield f"an app has at most {MAX_ATTRIBUTES} attributes; this sync names {len(set(names))}"
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        yield (
+            f"attribute {', '.join(map(repr, twice))} stands under both account types, but belongs to exactly one; "
+            "declare a second attribute under another name"
+        )
+    by_folded: dict[str, set[str]] = {}
+    for name in names:
+        by_folded.setdefault(name.lower(), set()).add(name)
+    for alike in by_folded.values():
+        if len(alike) > 1:
+            yield f"attributes {', '.join(map(repr, sorted(alike)))} differ by case only; rename one"
+
+
+class Warehouse(_Strict):
+    """A query and where it runs. The URI may hold a password and is never shown."""
+
+    uri: str = Field(min_length=1, repr=False)
+    query: str = Field(min_length=1)
+
+
+class Source(_Strict):
+    """Where profiles come from: exactly one of the two."""
+
+    parquet: str | list[str] | None = None
+    warehouse: Warehouse | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Source":
+        if (self.parquet is None) == (self.warehouse is None):
+            raise ValueError("name exactly one source: parquet or warehouse")
+        if self.parquet is not None and not self.parquet:
+            raise ValueError("parquet names no file, glob or folder")
+        return self
+
+
+class Schedule(_Strict):
+    """When the sync runs by itself, once it is switched on in the UI."""
+
+    cron: str
+    timezone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _known_to_dagster(self) -> "Schedule":
+        try:
+            dg.ScheduleDefinition(job_name="any", cron_schedule=self.cron, execution_timezone=self.timezone)
+        except dg.DagsterInvalidDefinitionError:
+            raise ValueError(
+                'cron has five fields, for example "0 2 * * *" for 02:00 every night, '
+                "and timezone is an IANA name such as Asia/Shanghai"
+            ) from None
+        return self
+
+
+class SyncMapping(_Strict):
+    """The `attributes:` of one defs.yaml."""
+
+    source: Source
+    updated_at: str | None = None
+    accounts: Accounts
+    frames: Literal["changed", "all"] = "changed"
+    schedule: Schedule | None = None
+    owners: list[str] = Field(default_factory=list)
+
+    def account_types(self) -> dict[AccountType, AccountMapping]:
+        """The account types that this sync fills, UserIDs first."""
+        pairs = {AccountType.USER_ID: self.accounts.user_id, AccountType.REGISTRATION_ID: self.accounts.registration_id}
+        return {account_type: mapping for account_type, mapping in pairs.items() if mapping is not None}
+
+    def is_mixed(self) -> bool:
+        """Whether one column holds both account types."""
+        columns = [mapping.column for mapping in self.account_types().values()]
+        return len(columns) == 2 and columns[0] == columns[1]
+
+    def declared(self) -> dict[str, AccountType]:
+        """Attribute name -> the account type that it must be declared with."""
+        return {name: kind for kind, mapping in self.account_types().items() for name in mapping.attributes}
+
+    def columns(self) -> tuple[str, ...]:
+        """Every source column that the sync reads, in the YAML's order."""
+        named: dict[str, None] = {}
+        for mapping in self.account_types().values():
+            named |= dict.fromkeys([mapping.column, *mapping.where, *(a.column for a in mapping.attributes.values())])
+        if self.updated_at:
+            named[self.updated_at] = None
+        return tuple(named)
+
+    def uses_of(self, column: str) -> list[tuple[str | int, ...]]:
+        """The YAML paths below `attributes:` that name `column`, for messages that give the line."""
+        return [path for path, name in self._named_columns() if name == column]
+
+    def _named_columns(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        for kind, mapping in self.account_types().items():
+            yield ("accounts", kind.value, "column"), mapping.column
+            for name in mapping.where:
+                yield ("accounts", kind.value, "where", name), name
+            for name, attribute in mapping.attributes.items():
+                yield ("accounts", kind.value, "attributes", name), attribute.column
+        if self.updated_at:
+            yield ("updated_at",), self.updated_at
+
+
+def mapping_from(attributes: Mapping[str, Any]) -> SyncMapping:
+    """The `attributes:` of a defs.yaml, checked. Raises pydantic.ValidationError with every mistake at once."""
+    return SyncMapping.model_validate(attributes)

@@ -1,0 +1,102 @@
+"""What the UI shows of an asset: row counts, column schemas, lineage, places. Counts and names only, never a value."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.profiles.parquet import Manifest
+from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType
+from pipelines.frames import Frame, frame_columns
+from pipelines.mapping import SyncMapping
+from pipelines.push import PushResult
+from pipelines.target import Target
+
+ROW_COUNT, COLUMN_SCHEMA, COLUMN_LINEAGE, URI = (
+    "dagster/row_count", "dagster/column_schema", "dagster/column_lineage", "dagster/uri",
+)  # fmt: skip
+
+
+def column_schema(schema: pa.Schema) -> dg.TableSchema:
+    return dg.TableSchema(columns=[dg.TableColumn(name=field.name, type=str(field.type)) for field in schema])
+
+
+def of_target(target: Target) -> dict[str, Any]:
+    """Every asset says where it points: the emulator is never mistaken for a live app."""
+    return {
+        "target": target.host,
+        "target_is_emulator": target.is_emulator,
+        "calls_per_second": target.calls_per_second,
+    }
+
+
+def of_profiles(manifest: Manifest) -> dict[str, Any]:
+    shown = [file.path for file in manifest.files[:20]]
+    return {
+        ROW_COUNT: manifest.rows,
+        COLUMN_SCHEMA: column_schema(manifest.schema),
+        URI: shown[0] if len(manifest.files) == 1 else str(Path(shown[0]).parent),
+        "files": len(manifest.files),
+        "first_files": dg.MetadataValue.json(shown),
+        "bytes": manifest.bytes,
+    }
+
+
+def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, target: Target) -> dict[str, Any]:
+    """The frame's numbers and its dry run: how many calls it will take, and how long at the quota."""
+    set_calls, remove_calls = _calls(frame.set_accounts), _calls(frame.remove_accounts)
+    counts = frame.counts
+    return {
+        ROW_COUNT: frame.rows,
+        COLUMN_SCHEMA: column_schema(pq.read_schema(frame.path)),
+        COLUMN_LINEAGE: _lineage(frame_columns(mapping, frame.account_type), profiles),
+        URI: str(frame.path),
+        "profiles": counts.profiles,
+        "without_account": counts.without_account,
+        "superseded": counts.superseded,
+        "invalid": counts.invalid,
+        "unchanged": counts.unchanged,
+        "changed": counts.changed,
+        "set_calls": set_calls,
+        "remove_calls": remove_calls,
+        "seconds_at_the_quota": round(max(set_calls, remove_calls) / target.calls_per_second, 1),
+        "changed_attributes": dg.MetadataValue.json(dict(frame.changed_attributes)),
+    }
+
+
+def of_acknowledged(result: PushResult, folders: dict[AccountType, Path]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        ROW_COUNT: sum(tally.acknowledged for tally in result.tallies.values()),
+        "calls": sum(report.calls.total() for report in result.reports.values()),
+        "calls_taken_over": result.unsettled_calls,
+        "folders": dg.MetadataValue.json({kind.value: str(folder) for kind, folder in folders.items()}),
+    }
+    for kind, tally in result.tallies.items():
+        facts |= {
+            f"{kind}_changed": tally.changed,
+            f"{kind}_acknowledged": tally.acknowledged,
+            f"{kind}_rejected": tally.rejected,
+            f"{kind}_errored": tally.errored,
+            f"{kind}_not_attempted": tally.not_attempted,
+            f"{kind}_seconds": round(result.reports[kind].seconds, 1),
+        }
+    if result.stop:
+        facts["stopped"] = result.stop.text
+    return facts
+
+
+def of_file(path: Path, rows: int) -> dict[str, Any]:
+    return {ROW_COUNT: rows, COLUMN_SCHEMA: column_schema(pq.read_schema(path)), URI: str(path)}
+
+
+def _calls(rows: int) -> int:
+    return -(-rows // MAX_ACCOUNTS_PER_CALL)
+
+
+def _lineage(columns: Iterable[tuple[str, str]], profiles: dg.AssetKey) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage(
+        {name: [dg.TableColumnDep(asset_key=profiles, column_name=source)] for name, source in columns}
+    )

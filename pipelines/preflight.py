@@ -1,0 +1,128 @@
+"""What is checked before the first row is read or sent: column types against the mapping, attributes against the app.
+
+Every message names the column or attribute, the line of the YAML and what to do; all mistakes are told at once.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from connectors.profiles.errors import SourceColumnError
+from connectors.tencent_push.protocol import AccountType
+from pipelines.errors import ConfigurationError
+from pipelines.mapping import AttributeMapping, SyncMapping
+from pipelines.yaml_lines import locate
+
+
+def check_source(mapping: SyncMapping, schema: pa.Schema, *, yaml_file: Path) -> None:
+    """Raise ConfigurationError for every column whose type cannot be an account, a filter or an attribute."""
+    problems = [
+        f"{locate(yaml_file, ('attributes', *path))}: {problem}" for path, problem in _type_problems(mapping, schema)
+    ]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+
+def missing_columns(error: SourceColumnError, mapping: SyncMapping, *, yaml_file: Path) -> ConfigurationError:
+    """The source's complaint with the YAML lines that name the columns."""
+    lines = [locate(yaml_file, ("attributes", *path)) for column in error.columns for path in mapping.uses_of(column)]
+    return ConfigurationError(f"{error} Named in {', '.join(dict.fromkeys(lines))}.")
+
+
+def check_declared(mapping: SyncMapping, declared: Mapping[str, AccountType], *, yaml_file: Path) -> None:
+    """Raise ConfigurationError for every attribute that the app lacks or keeps for the other account type."""
+    problems = []
+    for name, kind in mapping.declared().items():
+        line = locate(yaml_file, ("attributes", "accounts", kind.value, "attributes", name))
+        if name not in declared:
+            problems.append(
+                f"{line}: attribute {name!r} is not declared in the app, which has "
+                f"{', '.join(sorted(declared)) or 'none'}; "
+                f"declare it with `python -m connectors.tencent_push declare {name}:{kind}`, or correct the name"
+            )
+        elif declared[name] is not kind:
+            problems.append(
+                f"{line}: attribute {name!r} is declared for {declared[name]}, not for {kind}, which can never be "
+                "changed; declare another name for this account type"
+            )
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+
+def _type_problems(mapping: SyncMapping, schema: pa.Schema) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    for kind, mine in mapping.account_types().items():
+        account = _value_type(schema.field(mine.column).type)
+        if not (_is_text(account) or pa.types.is_integer(account)):
+            yield (
+                ("accounts", kind.value, "column"),
+                f"column {mine.column!r} is {account}; an account is text or a whole number",
+            )
+        for column, wanted in mine.where.items():
+            problem = _where_problem(column, wanted, _value_type(schema.field(column).type))
+            if problem:
+                yield ("accounts", kind.value, "where", column), problem
+        for name, attribute in mine.attributes.items():
+            problem = _attribute_problem(attribute, _value_type(schema.field(attribute.column).type))
+            if problem:
+                yield ("accounts", kind.value, "attributes", name), problem
+    if mapping.updated_at and not _can_order(_value_type(schema.field(mapping.updated_at).type)):
+        yield (
+            ("updated_at",),
+            f"column {mapping.updated_at!r} is {schema.field(mapping.updated_at).type}; "
+            "the newest profile is told by a timestamp, a date, a number or text",
+        )
+
+
+def _attribute_problem(attribute: AttributeMapping, kind: pa.DataType) -> str | None:
+    column = attribute.column
+    if pa.types.is_floating(kind):
+        if attribute.decimals is None:
+            return f"column {column!r} is {kind}: say how many digits follow the point, with `decimals: 2` for example"
+        return None
+    if attribute.decimals is not None:
+        return f"`decimals` is for floating-point columns; column {column!r} is {kind}"
+    is_fit = (
+        _is_text(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_null(kind)
+    )
+    if is_fit:
+        return None
+    return (
+        f"column {column!r} is {kind}, which has no canonical text; "
+        "map a text, boolean, number, date or timestamp column, or convert it in the source"
+    )
+
+
+def _where_problem(column: str, wanted: object, kind: pa.DataType) -> str | None:
+    if isinstance(wanted, bool):
+        is_fit = pa.types.is_boolean(kind)
+    elif isinstance(wanted, int):
+        is_fit = pa.types.is_integer(kind)
+    else:
+        is_fit = _is_text(kind)
+    return None if is_fit else f"`where` compares column {column!r}, which is {kind}, with a {type(wanted).__name__}"
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _can_order(kind: pa.DataType) -> bool:
+    return bool(
+        _is_text(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+    )

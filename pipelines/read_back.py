@@ -1,0 +1,77 @@
+"""Reads a sample of what was acknowledged back from Tencent, and says what share can be trusted.
+
+No page says how soon a write shows, so that an account that differs is read again before it counts as a mismatch.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from connectors.tencent_push.client import Client
+from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL
+
+SAMPLE_ACCOUNTS = 300
+WAITS_SECONDS = (1.0, 3.0)
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """How many accounts were read, and how many of them hold just what was acknowledged."""
+
+    sampled: int
+    matching: int
+
+    @property
+    def mismatched(self) -> int:
+        return self.sampled - self.matching
+
+    @property
+    def mismatch_share_bound(self) -> float:
+        """With 95 % confidence, at most this share of all acknowledged accounts differs (exact binomial bound)."""
+        return upper_bound(self.mismatched, self.sampled)
+
+
+def read_back(
+    client: Client, expected: Mapping[str, Mapping[str, str | None]], *, wait: Callable[[float], object]
+) -> ReadBack:
+    """Compare `expected` (account -> attribute -> value, None for one that must be gone) with what Tencent holds.
+
+    Raises TargetUnreachableError and CallRefusedError; then nothing is known.
+    """
+    open_accounts = _differing(client, expected, list(expected))
+    for seconds in WAITS_SECONDS:
+        if not open_accounts:
+            break
+        wait(seconds)
+        open_accounts = _differing(client, expected, open_accounts)
+    return ReadBack(sampled=len(expected), matching=len(expected) - len(open_accounts))
+
+
+def _differing(client: Client, expected: Mapping[str, Mapping[str, str | None]], accounts: Sequence[str]) -> list[str]:
+    found: dict[str, dict[str, str]] = {}
+    for batch in _batches(accounts):
+        attributes, _ = client.get_attr(batch)
+        found |= attributes
+    return [
+        account
+        for account in accounts
+        if account not in found or any(found[account].get(name) != value for name, value in expected[account].items())
+    ]
+
+
+def _batches(accounts: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(accounts), MAX_ACCOUNTS_PER_CALL):
+        yield accounts[start : start + MAX_ACCOUNTS_PER_CALL]
+
+
+def upper_bound(hits: int, drawn: int, *, confidence: float = CONFIDENCE) -> float:
+    """Clopper and Pearson's upper bound of a share of which `hits` of `drawn` were seen."""
+    if drawn == 0 or hits >= drawn:
+        return 1.0
+    low, high = hits / drawn, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        chance = sum(math.comb(drawn, k) * middle**k * (1 - middle) ** (drawn - k) for k in range(hits + 1))
+        low, high = (middle, high) if chance > 1 - confidence else (low, middle)
+    return high

@@ -1,0 +1,51 @@
+"""Settings from the environment, as a Dagster resource: the only reader of `os.environ` in this package.
+
+What it makes is plain and knows nothing of Dagster.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from connectors.tencent_push.settings import calls_per_second_from, settings_from
+from pipelines.errors import DataFolderError
+from pipelines.store import Store
+from pipelines.target import Target
+
+PROJECT_FOLDER = Path(__file__).resolve().parents[1]
+DATA = "ATTRIBUTE_SYNC_DATA"
+MEMORY = "ATTRIBUTE_SYNC_MEMORY"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where a run sends, where it keeps its files, and how much memory the engine may take."""
+
+    target: Target
+    store: Store
+    memory_limit: str
+
+
+def environment_from(environ: Mapping[str, str], *, base: Path = PROJECT_FOLDER) -> Environment:
+    """Raises SettingsError or DataFolderError for a variable that cannot be used. Nothing is opened or created."""
+    settings = settings_from(environ)
+    target = Target(settings=settings, calls_per_second=calls_per_second_from(environ))
+    data = environ.get(DATA, "").strip()
+    if "://" in data:
+        raise DataFolderError(f"{DATA} is {data!r}; it must be a folder on this machine")
+    memory = environ.get(MEMORY, "").strip() or "1GB"
+    if not re.fullmatch(r"\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)", memory):
+        raise DataFolderError(f"{MEMORY} is {memory!r}; write a size such as 1GB or 512MB")
+    store = Store(Path(data).expanduser().absolute() if data else base / "data")
+    return Environment(target=target, store=store, memory_limit=memory)
+
+
+class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own generic, unbound
+    """The environment as it is when a step starts."""
+
+    def current(self) -> Environment:
+        return environment_from(os.environ)

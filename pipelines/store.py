@@ -1,0 +1,145 @@
+"""What lives where in the data folder, and how a file gets there whole.
+
+    <data>/profiles/sync=<sync>/run=<run>/part-*.parquet           extracted from a warehouse
+    <data>/frames/sync=<sync>/run=<run>/<account type>.parquet     attribute frames; invalid_rows.parquet beside them
+    <data>/acknowledged/target=<target>/sync=<sync>/account_type=<account type>/   see acknowledged.py
+    <data>/failed_rows/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
+    <data>/reports/sync=<sync>/<run>.html
+    <data>/emulator/app.sqlite                                     the embedded emulator's app
+    <data>/temporary/<run>-*/                                      the engine's spill area, gone after the run
+
+Nothing here knows what the files mean. A file is written beside its name and renamed, so that a name always stands
+for a whole file.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from connectors.tencent_push.protocol import AccountType
+from pipelines.errors import DataFolderError
+
+KEPT_RUNS = 3  # frames and extracted profiles of older runs are removed
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The data folder of one installation."""
+
+    root: Path
+
+    def profiles(self, sync: str, run: str) -> Path:
+        return self.root / "profiles" / f"sync={sync}" / f"run={run}"
+
+    def frames(self, sync: str, run: str) -> Path:
+        return self.root / "frames" / f"sync={sync}" / f"run={run}"
+
+    def acknowledged(self, target: str, sync: str, account_type: AccountType) -> Path:
+        return self.root / "acknowledged" / f"target={target}" / f"sync={sync}" / f"account_type={account_type}"
+
+    def failed_rows(self, sync: str) -> Path:
+        return self.root / "failed_rows" / f"sync={sync}"
+
+    def failed_rows_of(self, sync: str, day: date, run: str) -> Path:
+        return self.failed_rows(sync) / f"date={day.isoformat()}" / f"{run}.parquet"
+
+    def report_of(self, sync: str, run: str) -> Path:
+        return self.root / "reports" / f"sync={sync}" / f"{run}.html"
+
+    def emulator_file(self) -> Path:
+        return self.root / "emulator" / "app.sqlite"
+
+    def lock_file(self, target: str) -> Path:
+        return self.root / "locks" / f"{target}.lock"
+
+    @contextmanager
+    def temporary(self, run: str) -> Iterator[Path]:
+        """A folder that is gone afterwards, whatever happened; what killed runs left behind goes with it."""
+        area = self.root / "temporary"
+        make_folder(area)
+        _remove_abandoned(area)
+        folder = Path(tempfile.mkdtemp(prefix=f"{run}-{os.getpid()}-", dir=area))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def prune(self, sync: str, *, keep: int = KEPT_RUNS) -> None:
+        """Remove the frames and extracted profiles of all but the newest `keep` runs of `sync`."""
+        for kind in ("profiles", "frames"):
+            runs = sorted((self.root / kind / f"sync={sync}").glob("run=*"), key=lambda path: path.stat().st_mtime)
+            for run in runs[:-keep]:
+                shutil.rmtree(run, ignore_errors=True)
+
+
+def _remove_abandoned(area: Path) -> None:
+    """Remove the folders whose process has ended; a folder's name carries the process's number."""
+    for folder in area.iterdir():
+        parts = folder.name.rsplit("-", 2)
+        if len(parts) == 3 and parts[1].isdigit() and not _is_alive(int(parts[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a name to write to; on success it becomes `path`, durably, and on failure it leaves nothing behind."""
+    make_folder(path.parent)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with disk_errors(path):
+            yield beside
+            _flush(beside)
+            beside.replace(path)
+            _flush(path.parent)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the system's errors about `path` into DataFolderError with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise DataFolderError(disk_error_text(path, error)) from error
+
+
+def disk_error_text(path: Path, error: OSError) -> str:
+    remedies = {
+        errno.ENOSPC: "free space or point ATTRIBUTE_SYNC_DATA at a larger disk, then run again",
+        errno.EDQUOT: "raise the quota or point ATTRIBUTE_SYNC_DATA elsewhere, then run again",
+        errno.EROFS: "the disk is read-only; point ATTRIBUTE_SYNC_DATA at a writable folder",
+        errno.EACCES: "give this user the right to write there, or point ATTRIBUTE_SYNC_DATA elsewhere",
+    }
+    remedy = remedies.get(error.errno or 0, "see that the data folder's disk is whole and writable, then run again")
+    return f"{path}: {error.strerror or error}; {remedy}"

@@ -1,0 +1,96 @@
+"""A run in words for people: the last lines of `python -m pipelines run`, and the page for analysts.
+
+Counts, reasons and places only; accounts and values stand in the failed rows alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis.expr.types as ir
+import jinja2
+
+from pipelines.engine import Engine
+from pipelines.push import PushResult
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """Failed rows that share stage, severity and reason."""
+
+    stage: str
+    severity: str
+    outcome: str | None
+    reason: str
+    error_code: int | None
+    rows: int
+    accounts: int
+    oldest: str
+    explanation: str
+    fix: str
+
+
+def failed_groups(engine: Engine, failed_rows: Path) -> list[FailedGroup]:
+    """The failed rows by reason: errors before notices, the most frequent first."""
+    rows = engine.parquet("reported_failed_rows", failed_rows)
+    keys = ("stage", "severity", "outcome", "reason", "error_code")
+    grouped: ir.Table = rows.group_by(*keys).agg(
+        rows=rows.count(),
+        accounts=rows.account.nunique(),
+        oldest=rows.first_failed_at.min().strftime("%Y-%m-%d"),
+        explanation=rows.explanation.min(),
+        fix=rows.fix.min(),
+    )
+    found = engine.rows(grouped)
+    groups = [FailedGroup(**row) for row in found]
+    return sorted(groups, key=lambda group: (group.severity, -group.rows, group.reason))
+
+
+def summary_text(sync: str, target: str, *, pushed: PushResult, groups: list[FailedGroup]) -> str:
+    """A few lines: profiles, frames, changes, calls, acknowledged, failed by reason, where the files are."""
+    lines = [f"Sync {sync} to {target}"]
+    for frame in pushed.frames.frames:
+        counts, tally = frame.counts, pushed.tallies[frame.account_type]
+        lines += [
+            f"  {frame.account_type}",
+            f"    profiles      {counts.profiles:>12,}   of which {counts.without_account:,} without account, "
+            f"{counts.superseded:,} superseded, {counts.invalid:,} invalid, {counts.unchanged:,} unchanged",
+            f"    changed       {counts.changed:>12,}",
+            f"    acknowledged  {tally.acknowledged:>12,}",
+            f"    failed        {tally.changed - tally.acknowledged:>12,}   {tally.rejected:,} rejected, "
+            f"{tally.errored:,} errored, {tally.not_attempted:,} not attempted",
+        ]
+    calls = sum(report.calls.total() for report in pushed.reports.values())
+    seconds = sum(report.seconds for report in pushed.reports.values())
+    lines.append(f"  calls           {calls:>12,}   in {seconds:.1f} s")
+    if groups:
+        lines.append("  failed rows by reason")
+        lines += [_group_line(group) for group in groups]
+    lines.append(f"  failed rows     {pushed.failed_rows}")
+    lines += [f"  frame           {frame.path}" for frame in pushed.frames.frames]
+    return "\n".join(lines)
+
+
+def _group_line(group: FailedGroup) -> str:
+    code = f" (code {group.error_code})" if group.error_code is not None else ""
+    return f"    {group.severity:<8}{group.rows:>10,}   {group.reason}{code}"
+
+
+def report_page(sync: str, target: str, *, run_id: str, pushed: PushResult, groups: list[FailedGroup]) -> str:
+    """The analysts' page as HTML; everything that comes from outside is escaped."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string((Path(__file__).parent / "failure_report.html").read_text(encoding="utf-8"))
+    return template.render(sync=sync, target=target, run_id=run_id, frames=pushed.frames, pushed=pushed, groups=groups)
+
+
+def report_table(groups: list[FailedGroup]) -> str:
+    """The same groups as a Markdown table, for the UI."""
+    if not groups:
+        return "Every changed row was acknowledged; nothing was kept out."
+    head = "| severity | rows | reason | code | what it means | what to do |\n|---|---:|---|---:|---|---|\n"
+    return head + "\n".join(
+        f"| {g.severity} | {g.rows:,} | `{g.reason}` | {'' if g.error_code is None else g.error_code} "
+        f"| {g.explanation} | {g.fix} |"
+        for g in groups
+    )

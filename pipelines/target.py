@@ -1,0 +1,66 @@
+"""Where the sink points, as this package sees it: a live app, or the embedded emulator when no credentials are set.
+
+Opening a target gives a client; for the emulator it also starts one for as long as the client is open.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from connectors.tencent_push.client import Client, Credentials
+from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
+from connectors.tencent_push.protocol import DOCUMENTED_CALLS_PER_SECOND, AccountType
+from connectors.tencent_push.settings import Settings
+
+EMULATOR_HOST = "emulator"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One app at one host. `settings` None means the emulator. `calls_per_second` is the quota per command."""
+
+    settings: Settings | None
+    calls_per_second: float
+
+    @property
+    def is_emulator(self) -> bool:
+        return self.settings is None
+
+    @property
+    def host(self) -> str:
+        return EMULATOR_HOST if self.settings is None else urlsplit(self.settings.base_url).netloc
+
+    @property
+    def sdkappid(self) -> int:
+        return _EMBEDDED.sdkappid if self.settings is None else self.settings.credentials.sdkappid
+
+    @property
+    def name(self) -> str:
+        """Host and app as one word, fit for a folder's name: what was acknowledged here counts nowhere else."""
+        return f"{self.host.replace(':', '_')}-{self.sdkappid}"
+
+    @contextmanager
+    def open(self, emulator_file: Path, declared: Mapping[str, AccountType]) -> Iterator[Client]:
+        """A client of the target. The emulator's app gets the attributes that it lacks; a live app is never changed."""
+        if self.settings is not None:
+            with closing(self.settings.make_client()) as client:
+                yield client
+            return
+        emulator_file.parent.mkdir(parents=True, exist_ok=True)
+        quota = math.ceil(max(self.calls_per_second, DOCUMENTED_CALLS_PER_SECOND))
+        with Emulator(emulator_file, calls_per_second=quota) as emulator:
+            with suppress(ValueError):  # no free slots: the preflight reports it as it would for a live app
+                emulator.declare(declared)
+            embedded = Settings(credentials=_EMBEDDED, base_url=emulator.base_url)
+            with closing(embedded.make_client()) as client:
+                yield client
+
+
+_EMBEDDED = Credentials(
+    sdkappid=EMULATOR_CREDENTIALS.sdkappid,
+    identifier=EMULATOR_CREDENTIALS.identifier,
+    secret_key=EMULATOR_CREDENTIALS.secret_key,
+)

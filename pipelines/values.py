@@ -1,0 +1,101 @@
+"""A source column as the text that Tencent gets: canonical form, limits, and what becomes of values that break them.
+
+Expressions only: they compile for any engine and are evaluated by none here.
+"""
+
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+
+from connectors.tencent_push.protocol import MAX_VALUE_BYTES
+from pipelines.mapping import AttributeMapping, TooLong
+from pipelines.reasons import Reason
+
+CONTROL_CHARACTER = r"\p{Cc}"
+TIMESTAMP_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@ibis.udf.scalar.builtin(name="strlen")
+def utf8_bytes(text: str) -> int:
+    """Bytes, not characters."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(name="substring_grapheme")
+def _first_graphemes(text: str, start: int, count: int) -> str:
+    """`count` extended grapheme clusters from `start`, counted from 1."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(name="printf")
+def _printf(template: str, number: float) -> str:
+    """C's printf: correctly rounded, never an exponent with %f."""
+    raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class ValueExpressions:
+    """One attribute of one row. `text` is null for a null; `reason` is null where nothing is to be reported.
+
+    `value` is what may be sent: null for nulls, empty texts and values that were left out.
+    `is_absent` is true for nulls and empty texts only, so that a value left out is never taken for a removal.
+    """
+
+    text: ir.StringValue
+    value: ir.StringValue
+    reason: ir.StringValue
+    is_absent: ir.BooleanValue
+
+
+def value_expressions(column: ir.Value, mapping: AttributeMapping) -> ValueExpressions:
+    """Canonical text of `column` under the policies of `mapping`."""
+    text = canonical_text(column, decimals=mapping.decimals)
+    is_absent = text.isnull() | (text == "")
+    if not column.type().is_string():
+        reason = ibis.ifelse(_is_no_number(text, column.type()), Reason.VALUE_INVALID.value, ibis.null(str))
+        value = ibis.ifelse(reason.isnull(), text, ibis.null(str))
+        return ValueExpressions(text=text, value=value, reason=reason, is_absent=is_absent)
+    return _text_expressions(text, is_absent, too_long=mapping.too_long)
+
+
+def _is_no_number(text: ir.StringValue, kind: dt.DataType) -> ir.BooleanValue:
+    """NaN and the infinities, told by their text.
+
+    DuckDB 2.0 answers isnan() from a Parquet file's minimum and maximum, which leave NaN out: it finds none.
+    """
+    return text.re_search(r"\A-?(nan|inf)") if kind.is_floating() else ibis.literal(False)
+
+
+def _text_expressions(text: ir.StringValue, is_absent: ir.BooleanValue, *, too_long: TooLong) -> ValueExpressions:
+    null = ibis.null(str)
+    over = utf8_bytes(text) > MAX_VALUE_BYTES
+    over_reason: ir.StringValue = ibis.literal(Reason.VALUE_TOO_LONG.value)
+    shortened: ir.StringValue = null
+    if too_long is TooLong.TRUNCATE:
+        shortened = truncated(text)
+        over_reason = ibis.ifelse(shortened == "", Reason.VALUE_TOO_LONG.value, Reason.VALUE_TRUNCATED.value)
+        shortened = shortened.nullif("")
+    is_invalid = text.re_search(CONTROL_CHARACTER)
+    reason = ibis.cases((is_absent, null), (is_invalid, Reason.VALUE_INVALID.value), (over, over_reason), else_=null)
+    value = ibis.cases((is_absent, null), (is_invalid, null), (over, shortened), else_=text)
+    return ValueExpressions(text=text, value=value, reason=reason, is_absent=is_absent)
+
+
+def truncated(text: ir.StringValue) -> ir.StringValue:
+    """The longest run of whole grapheme clusters from the start that fits the limit; empty when not even one fits."""
+    counts = ibis.range(1, MAX_VALUE_BYTES + 1)
+    fitting = counts.filter(lambda count: utf8_bytes(_first_graphemes(text, 1, count)) <= MAX_VALUE_BYTES)
+    return _first_graphemes(text, 1, fitting.maxs().fill_null(0))
+
+
+def canonical_text(column: ir.Value, *, decimals: int | None) -> ir.StringValue:
+    """Text as it is, true/false, plain decimals, ISO 8601 dates and UTC timestamps cut to the second."""
+    kind: dt.DataType = column.type()
+    if kind.is_floating():
+        text = _printf(f"%.{decimals or 0}f", column.cast("float64"))
+        return ibis.ifelse(text.re_search(r"\A-0(\.0*)?\z"), text.substr(1), text)
+    if kind.is_timestamp():
+        return column.strftime(TIMESTAMP_FORMAT)
+    return column if kind.is_string() else column.cast(str)
