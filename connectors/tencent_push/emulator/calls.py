@@ -17,7 +17,8 @@ class CallRecord:
     """One call, written down when it arrived; what became of it is filled in when that is known.
 
     `code` is the ErrorCode that the emulator decided on, also when a fault then kept it from the client; it is None
-    for a call that was not carried out. `command` is None for a URL that names none.
+    for a call that was not carried out. `command` is None for a URL that names none. `answered_at` is when the answer
+    (or the break) began to leave.
     """
 
     number: int

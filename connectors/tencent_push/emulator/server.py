@@ -173,9 +173,8 @@ class Emulator:
             self._wait(outgoing.wait_seconds)
         # An answer to HEAD must have no body; this one has, so the connection cannot go on.
         keep_alive = request.keep_alive and request.method != "HEAD"
-        is_kept = _deliver(outgoing, connection, keep_alive=keep_alive)
         outgoing.record.answered_at = self._monotonic()
-        return is_kept
+        return _deliver(outgoing, connection, keep_alive=keep_alive)
 
 
 def _deliver(outgoing: Outgoing, connection: Connection, *, keep_alive: bool) -> bool:

@@ -1,0 +1,135 @@
+"""The emulator as a process of its own: its arguments, its end, and what a kill leaves behind."""
+
+import http.client
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from connectors.tencent_push.emulator import Emulator
+from connectors.tencent_push.emulator.__main__ import main
+
+MODULE = "connectors.tencent_push.emulator"
+Running = Callable[..., Any]
+
+
+@pytest.fixture
+def running(data_file: Path, make_call: Any) -> Running:
+    """Starts the process, waits for its address, gives (process, caller); ends it with a kill if it still lives."""
+
+    @contextmanager
+    def start(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+        command = [sys.executable, "-m", MODULE, "--data", str(data_file), *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4]) as process:
+            assert process.stdout is not None
+            try:
+                base_url = process.stdout.readline().strip()
+                yield process, make_call(SimpleNamespace(base_url=base_url))
+            finally:
+                process.kill()
+
+    return start
+
+
+def test_every_answered_call_survives_kill_9_in_the_middle_of_its_work(
+    running: Running, data_file: Path, in_threads: Callable[[Callable[[int], object], int], list[Any]]
+) -> None:
+    answered: list[str] = []
+
+    with running("--declare", "city", "--calls-per-second", "0") as (process, call):
+
+        def send_until_it_is_gone(worker: int) -> int:
+            for number in range(10_000):
+                account = f"{worker}-{number}"
+                try:
+                    call.set(account, city=account)
+                except (OSError, http.client.HTTPException):
+                    return number
+                answered.append(account)
+                if len(answered) == 100:
+                    process.send_signal(signal.SIGKILL)
+            return 0
+
+        in_threads(send_until_it_is_gone, 4)
+        process.wait(10)
+    with Emulator(data_file) as emulator:
+        stored = dict(emulator.attributes())
+    assert len(answered) >= 100
+    assert all(stored.get(account) == {"city": account} for account in answered)
+    assert len(stored) <= len(answered) + 4
+
+
+def test_a_killed_emulator_starts_again_on_the_same_file_as_a_process(running: Running) -> None:
+    with running("--declare", "city") as (process, call):
+        call.set("user0", city="x")
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    with running() as (_, call):
+        assert call.get("user0") == {"city": "x"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_order_when_asked_to_and_leaves_one_file(
+    running: Running, data_file: Path, number: signal.Signals
+) -> None:
+    with running("--declare", "city") as (process, call):
+        call.set("user0", city="x")
+        process.send_signal(number)
+        assert process.wait(10) == 0
+    assert [path.name for path in data_file.parent.iterdir()] == [data_file.name]
+
+
+def test_its_arguments_reach_the_emulator(running: Running) -> None:
+    arguments = ["--declare", "city", "--declare", "device_city:registration_id", "--unknown", "guest"]
+    with running(*arguments, "--calls-per-second", "1", "--region", "tokyo") as (_, call):
+        assert call("get_attr_name")["AttrTypes"] == {"0": 0, "1": 1}
+        assert call.set("guest1", city="x")["ErrorList"][0]["ErrorCode"] == 70107
+        headers = {"Host": "console.tim.qq.com"}
+        assert b"60026" in call.response(call.target("get_attr"), b"{}", headers=headers)[1]
+
+
+def test_another_apps_credentials_can_be_given(running: Running) -> None:
+    arguments = ["--sdkappid", "1400000001", "--identifier", "root", "--secret-key", "0" * 64]
+    with running(*arguments) as (_, call):
+        assert call.code("get_attr_name") == 70020
+
+
+def test_a_port_that_is_taken_ends_with_1_and_the_remedy(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--data", str(tmp_path / "other.sqlite"), "--port", str(emulator.port)]) == 1
+    assert f"port {emulator.port} cannot be used" in capsys.readouterr().err
+
+
+def test_an_unusable_file_ends_with_1_and_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--calls-per-second", "-1"],
+        ["--declare", "city:device"],
+        ["--region", "mars"],
+        ["--port", "x"],
+        ["--port", "65536"],
+        ["--unknown", "("],
+    ],
+)
+def test_a_wrong_argument_ends_with_2(data_file: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", str(data_file), *wrong])
+    assert ended.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_names_that_no_slot_takes_end_with_1(data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(data_file), "--declare", "x" * 51]) == 1
+    assert "50" in capsys.readouterr().err
