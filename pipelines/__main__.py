@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return SUCCEEDED
         return _run(chosen.sync)
     except KeyboardInterrupt:
-        _complain("Interrupted. What was acknowledged is recorded; run again to go on.")
+        _complain(_INTERRUPTED)
         return FAILED
     except _Told as told:
         _complain(str(told))
@@ -46,13 +46,18 @@ class _Told(Exception):  # noqa: N818  no error of its own: a text and an exit c
 
 
 def _run(sync: str) -> int:
-    from pipelines.errors import EXPECTED_ERRORS  # noqa: PLC0415  late, so that --help is instant
+    from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, so that --help is instant
     from pipelines.instance import dagster_instance  # noqa: PLC0415  late, as above
+    from pipelines.push import locked  # noqa: PLC0415  late, as above
     from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
 
     try:
         environment = environment_from(os.environ)
         instance = dagster_instance(os.environ)
+        with locked(environment.store, environment.target):
+            pass  # told before any work, and before Dagster has a run that could only fail
+    except AppBusyError as error:
+        raise _Told(f"Error: {error}", code=BUSY) from None
     except EXPECTED_ERRORS as error:
         raise _Told(f"Error: {error}") from None
     definitions = _definitions()
@@ -71,48 +76,70 @@ def _run(sync: str) -> int:
 def _tell(sync: str, result: "dg.ExecuteInProcessResult") -> int:
     import dagster as dg  # noqa: PLC0415  late, so that --help is instant
 
+    report = dg.AssetKey([sync, "failure_report"])
+    if any(event.asset_key == report for event in result.get_asset_materialization_events()):
+        _say(result.asset_value(report).text)
     if result.success:
-        _say(result.asset_value(dg.AssetKey([sync, "failure_report"])).text)
         return SUCCEEDED
     problems = [text for event in result.all_events for text in _problems(event)]
-    _complain(
-        "\n".join(
-            ["The run failed.", *(f"  {text}" for text in problems), f"Run {result.run_id} in the UI tells more."]
-        )
-    )
-    return BUSY if any("AppBusyError" in text for text in problems) else FAILED
+    _complain("\n".join(["The run failed.", *problems, f"Run {result.run_id} in the UI tells more."]))
+    return BUSY if any(_is_busy(event) for event in result.all_events) else FAILED
+
+
+def _is_busy(event: "dg.DagsterEvent") -> bool:
+    failure = event.step_failure_data.user_failure_data if event.is_step_failure else None
+    return failure is not None and "error" in failure.metadata and failure.metadata["error"].value == "AppBusyError"
 
 
 def _problems(event: "dg.DagsterEvent") -> list[str]:
-    """What a failed step or a failed blocking check has to say."""
-    if event.is_step_failure:
-        failure = event.step_failure_data
-        if failure.user_failure_data is not None:
-            return [failure.user_failure_data.description or failure.user_failure_data.label]
-        return [failure.error.message.strip()] if failure.error else ["a step failed without a word"]
-    return []
+    """What a failed step has to say, or a failed check that blocks."""
+    import dagster as dg  # noqa: PLC0415  late, so that --help is instant
+
+    if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        check = event.asset_check_evaluation_data
+        if check.passed or not check.blocking:
+            return []
+        numbers = ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+        return [f"Check {check.check_name} of {check.asset_key.to_user_string()} failed: {numbers}"]
+    if not event.is_step_failure:
+        return []
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None:
+        return [failure.user_failure_data.description or failure.user_failure_data.label]
+    text = failure.error.message.strip() if failure.error else "a step failed without a word"
+    return [_INTERRUPTED if "DagsterExecutionInterruptedError" in text else text]
+
+
+_INTERRUPTED = "Interrupted. What was acknowledged is recorded; run again to go on from there."
 
 
 def _definitions() -> "dg.Definitions":
-    import dagster as dg  # noqa: PLC0415  late, so that --help is instant
-
-    from pipelines.definitions import defs  # noqa: PLC0415  late, as above
+    from pipelines.definitions import defs  # noqa: PLC0415  late, so that --help is instant
 
     try:
         return defs()
     except Exception as error:  # noqa: BLE001  Dagster wraps what is wrong with a YAML file
-        causes = list(_causes(error))
-        raise _Told("Error: the definitions cannot be loaded.\n" + "\n".join(causes)) from None
-    finally:
-        del dg
+        raise _Told("\n".join(["Error: the definitions cannot be loaded.", *_mistakes(error)])) from None
 
 
-def _causes(error: BaseException | None) -> list[str]:
-    texts = []
-    while error is not None:
-        texts.append(str(error))
-        error = error.__cause__ or error.__context__
-    return texts[:2]
+def _mistakes(error: BaseException) -> list[str]:
+    """What is wrong with a YAML file, a line per mistake; the values in it are not shown, they may be secrets."""
+    from pydantic import ValidationError  # noqa: PLC0415  late, as above
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ValidationError):
+            return [
+                _mistake(".".join(map(str, each["loc"])), each["msg"]) for each in cause.errors(include_input=False)
+            ]
+        innermost, cause = cause, cause.__cause__ or cause.__context__
+    return [str(innermost).strip()]
+
+
+def _mistake(place: str, message: str) -> str:
+    """Dagster writes `<path> at <file>:<line>`; people look for the file first."""
+    path, found, line = place.strip("`").rpartition(" at ")
+    return f"{line}: {path}: {message}" if found else f"{place}: {message}"
 
 
 def _sync_names(definitions: "dg.Definitions") -> list[str]:

@@ -13,7 +13,7 @@ from pipelines.mapping import AccountMapping, SyncMapping
 from pipelines.reasons import Reason
 from pipelines.values import CONTROL_CHARACTER, utf8_bytes
 
-BLANK = r"\A[\s\p{Z}]*\z"
+BLANK = r"\A[ \t\n\r\f\v\p{Z}]*\z"  # the engine's \s has no vertical tab
 MAX_BYTES = {
     AccountType.USER_ID: MAX_USER_ID_BYTES,
     AccountType.REGISTRATION_ID: MAX_REGISTRATION_ID_BYTES,

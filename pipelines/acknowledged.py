@@ -22,12 +22,18 @@ from connectors.tencent_push.ledger import LedgerContents, read_ledger
 from connectors.tencent_push.protocol import AccountType, Command
 from pipelines.engine import Engine
 from pipelines.errors import DataFolderError
-from pipelines.mapping import FRAME_COLUMNS
+from pipelines.mapping import FRAME_COLUMNS, ROW_NUMBER_COLUMNS
 from pipelines.store import disk_errors, make_folder, whole_file
 
 LAYOUT = 1
 KEPT_HISTORY = 50
-COMMANDS = (Command.SET_ATTR, Command.REMOVE_ATTR)
+
+# Names that no attribute has, since the mapping reserves the prefix.
+IS_SET, MAYBE_SET, IS_REMOVED, MAYBE_REMOVED = "__is_set", "__maybe_set", "__is_removed", "__maybe_removed"
+KNOWN = "__known_"
+_FLAGS = (IS_SET, MAYBE_SET, IS_REMOVED, MAYBE_REMOVED)
+_OWN_COLUMNS = {"account", "uncertain", "acknowledged_at"}
+_EFFECT_COLUMNS = {*FRAME_COLUMNS, *ROW_NUMBER_COLUMNS, *_FLAGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +88,8 @@ class AcknowledgedAttributes:
                 raise DataFolderError(f"{path} is gone, but its data are there; restore it, or remove {self.folder}")
             return Generation(number=0, file=None)
         with disk_errors(path):
-            text = path.read_text(encoding="utf-8")
-        return self._read_state(path, text)
+            content = path.read_bytes()
+        return self._read_state(path, content)
 
     def ledger_file(self, frame: str) -> Path:
         """Where the push of `frame` keeps its ledger until it is folded."""
@@ -104,8 +110,11 @@ class AcknowledgedAttributes:
     def fold(self, engine: Engine, ledger: Path, *, root: Path) -> Folded:
         """Take what `ledger` records into a new generation, then remove it; its header tells the frame below `root`.
 
-        A ledger without effect makes no generation. Interrupted anywhere, it can be folded again.
+        A ledger without effect makes no generation. Interrupted anywhere, it can be folded again. One whose very first
+        line was cut off (a kill, a full disk) proves that nothing was sent on its strength.
         """
+        if _never_began(ledger):
+            return self._forget(ledger, Folded(self.current(), acknowledged=0, uncertain=0, unsettled_calls=0))
         contents = read_ledger(ledger)
         generation = self.current()
         frame_file = root / str(contents.header["frame_file"])
@@ -118,23 +127,29 @@ class AcknowledgedAttributes:
         counted = engine.rows(
             effects.aggregate(
                 acknowledged=_is_complete(effects).sum().fill_null(0),
-                any=(effects.is_set | effects.is_removed).sum().fill_null(0),
-                uncertain=(effects.maybe_set | effects.maybe_removed).sum().fill_null(0),
+                any=(effects[IS_SET] | effects[IS_REMOVED]).sum().fill_null(0),
+                uncertain=(effects[MAYBE_SET] | effects[MAYBE_REMOVED]).sum().fill_null(0),
             )
         )[0]
         if counted["any"] or counted["uncertain"]:
             generation = self._write(engine, effects, generation, frame=str(contents.header["frame"]))
-        with disk_errors(ledger):
-            ledger.unlink()
-        return Folded(
+        folded = Folded(
             generation=generation,
             acknowledged=int(counted["acknowledged"]),
             uncertain=int(counted["uncertain"]),
             unsettled_calls=contents.unsettled_calls,
         )
+        return self._forget(ledger, folded)
+
+    def _forget(self, ledger: Path, folded: Folded) -> Folded:
+        with disk_errors(ledger):
+            ledger.unlink()
+        return folded
 
     def _write(self, engine: Engine, effects: ir.Table, before: Generation, *, frame: str) -> Generation:
         number = before.number + 1
+        if before.file is None:
+            self._write_state(before)  # so that an interruption before the first state is not taken for a lost one
         known = self.table(engine)
         file = self.folder / f"generation-{number:08d}.parquet"
         engine.write_parquet(_merged(effects, known, now=datetime.now(UTC)), file)
@@ -156,18 +171,20 @@ class AcknowledgedAttributes:
         with whole_file(self.folder / "state.json") as beside:
             beside.write_text(json.dumps(state, indent=1), encoding="utf-8")
 
-    def _read_state(self, path: Path, text: str) -> Generation:
+    def _read_state(self, path: Path, content: bytes) -> Generation:
         try:
-            state = json.loads(text)
-            layout, owner = state["layout"], state["owner"]
+            state = json.loads(content)
+            layout = int(state["layout"])
+            if layout != LAYOUT:
+                raise DataFolderError(
+                    f"{path} has layout {layout}, this program reads {LAYOUT}; use the program that wrote it"
+                )
+            owner = dict(state["owner"])
             frames = tuple((int(number), str(frame)) for number, frame in state["frames"])
-            generation = Generation(int(state["generation"]), self.folder / str(state["file"]), frames)
+            file = None if state["file"] is None else self.folder / str(state["file"])
+            generation = Generation(int(state["generation"]), file, frames)
         except (ValueError, KeyError, TypeError):
             raise DataFolderError(f"{path} is damaged; restore it, or remove {self.folder}") from None
-        if layout != LAYOUT:
-            raise DataFolderError(
-                f"{path} has layout {layout}, this program reads {LAYOUT}; use the program that wrote it"
-            )
         if owner != asdict(self.owner):
             raise DataFolderError(
                 f"{path} belongs to {_shown(owner)}, not to {_shown(asdict(self.owner))}: what one target acknowledged "
@@ -184,29 +201,32 @@ def _shown(owner: Mapping[str, object]) -> str:
     return f"sync {owner.get('sync')}, {owner.get('account_type')}, app {owner.get('sdkappid')} at {owner.get('host')}"
 
 
+def _never_began(ledger: Path) -> bool:
+    """Whether not even the header's line is whole; a ledger is read by whole lines only."""
+    with disk_errors(ledger), ledger.open("rb") as file:
+        return not file.readline().endswith(b"\n")
+
+
 def _effects(engine: Engine, contents: LedgerContents, frame_file: Path, *, name: str) -> ir.Table:
     """The frame's rows that the ledger says something about, with what it says."""
-    frame = engine.numbered_parquet(f"{name}_frame", frame_file)
-    said = frame
-    flags = ("is_set", "maybe_set", "is_removed", "maybe_removed")
+    said = engine.numbered_parquet(f"{name}_frame", frame_file)
     numbers = (
         contents.acknowledged[Command.SET_ATTR],
         contents.uncertain[Command.SET_ATTR],
         contents.acknowledged[Command.REMOVE_ATTR],
         contents.uncertain[Command.REMOVE_ATTR],
     )
-    for flag, column in zip(flags, numbers, strict=True):
-        listed = engine.register(f"{name}_{flag}", pa.table({f"{flag}_number": pa.array(column, pa.int64())}))
+    for flag, column in zip(_FLAGS, numbers, strict=True):
+        listed = engine.register(f"{name}{flag}", pa.table({f"{flag}_number": pa.array(column, pa.int64())}))
         said = said.left_join(listed, said.number == listed[f"{flag}_number"])
-    marked = said.mutate(**{flag: said[f"{flag}_number"].notnull() for flag in flags})
-    wanted = marked.drop(*(f"{flag}_number" for flag in flags))
-    return wanted.filter(wanted.is_set | wanted.maybe_set | wanted.is_removed | wanted.maybe_removed)
+    marked = said.mutate(**{flag: said[f"{flag}_number"].notnull() for flag in _FLAGS})
+    return marked.filter(ibis.or_(*(marked[flag] for flag in _FLAGS))).drop(*(f"{flag}_number" for flag in _FLAGS))
 
 
 def _is_complete(effects: ir.Table) -> ir.BooleanValue:
     """Whether everything that the frame's row asked for was acknowledged."""
-    is_set = (effects.changed.length() == 0) | effects.is_set
-    return is_set & ((effects.removed.length() == 0) | effects.is_removed)
+    is_set = (effects.changed.length() == 0) | effects[IS_SET]
+    return is_set & ((effects.removed.length() == 0) | effects[IS_REMOVED])
 
 
 def _merged(effects: ir.Table, known: ir.Table | None, *, now: datetime) -> ir.Table:
@@ -219,10 +239,12 @@ def _merged(effects: ir.Table, known: ir.Table | None, *, now: datetime) -> ir.T
     before = _before(effects, known, names)
     columns: dict[str, ir.Value] = {"account": before.account}
     for name in names:
-        columns[name] = _after(before, name) if name in named else before[f"known_{name}"]
+        columns[name] = _after(before, name) if name in named else before[f"{KNOWN}{name}"]
     columns["uncertain"] = _uncertain_after(before)
     stamp = ibis.literal(now.replace(tzinfo=None)).cast("timestamp('UTC')")
-    columns["acknowledged_at"] = ibis.ifelse(before.is_set | before.is_removed, stamp, before.known_acknowledged_at)
+    columns["acknowledged_at"] = ibis.ifelse(
+        before[IS_SET] | before[IS_REMOVED], stamp, before[f"{KNOWN}acknowledged_at"]
+    )
     touched = before.select(**columns)
     if known is None:
         return touched
@@ -231,43 +253,33 @@ def _merged(effects: ir.Table, known: ir.Table | None, *, now: datetime) -> ir.T
     return touched.union(others.mutate(**missing).select(*touched.columns))
 
 
-_OWN_COLUMNS = {"account", "uncertain", "acknowledged_at"}
-_EFFECT_COLUMNS = {*FRAME_COLUMNS, "number", "is_set", "maybe_set", "is_removed", "maybe_removed"}
-
-
 def _before(effects: ir.Table, known: ir.Table | None, names: list[str]) -> ir.Table:
-    """`effects` with `known_<name>`: what was acknowledged before."""
+    """`effects` with `__known_<name>`: what was acknowledged before."""
     if known is None:
-        nothing = {f"known_{name}": ibis.null(str) for name in names}
-        return effects.mutate(
-            known_uncertain=ibis.null("array<string>"), known_acknowledged_at=ibis.null("timestamp('UTC')"), **nothing
-        )
-    columns = {f"known_{name}": known[name] if name in known.columns else ibis.null(str) for name in names}
-    rows = known.select(
-        known_account=known.account,
-        known_uncertain=known.uncertain,
-        known_acknowledged_at=known.acknowledged_at,
-        **columns,
-    )
-    return effects.left_join(rows, effects.account == rows.known_account)
+        kinds = {**dict.fromkeys(names, "string"), "uncertain": "array<string>", "acknowledged_at": "timestamp('UTC')"}
+        return effects.mutate(**{f"{KNOWN}{name}": ibis.null(kind) for name, kind in kinds.items()})
+    columns = {f"{KNOWN}{name}": known[name] if name in known.columns else ibis.null(str) for name in names}
+    own = {f"{KNOWN}{name}": known[name] for name in _OWN_COLUMNS}
+    rows = known.select(**columns, **own)
+    return effects.left_join(rows, effects.account == rows[f"{KNOWN}account"])
 
 
 def _after(before: ir.Table, name: str) -> ir.StringValue:
     return ibis.cases(
-        (before.is_set & before.changed.contains(name), before[name]),
-        (before.is_removed & before.removed.contains(name), ibis.null(str)),
-        else_=before[f"known_{name}"],
+        (before[IS_SET] & before.changed.contains(name), before[name]),
+        (before[IS_REMOVED] & before.removed.contains(name), ibis.null(str)),
+        else_=before[f"{KNOWN}{name}"],
     )
 
 
 def _uncertain_after(before: ir.Table) -> ir.ArrayValue:
     """Uncertain before and not settled since, or uncertain now."""
     nothing = ibis.literal([], type="array<string>")
-    settled = ibis.ifelse(before.is_set, before.changed, nothing).concat(
-        ibis.ifelse(before.is_removed, before.removed, nothing)
+    settled = ibis.ifelse(before[IS_SET], before.changed, nothing).concat(
+        ibis.ifelse(before[IS_REMOVED], before.removed, nothing)
     )
-    added = ibis.ifelse(before.maybe_set & ~before.is_set, before.changed, nothing).concat(
-        ibis.ifelse(before.maybe_removed & ~before.is_removed, before.removed, nothing)
+    added = ibis.ifelse(before[MAYBE_SET] & ~before[IS_SET], before.changed, nothing).concat(
+        ibis.ifelse(before[MAYBE_REMOVED] & ~before[IS_REMOVED], before.removed, nothing)
     )
-    still = before.known_uncertain.fill_null(nothing).filter(lambda name: ~settled.contains(name))
+    still = before[f"{KNOWN}uncertain"].fill_null(nothing).filter(lambda name: ~settled.contains(name))
     return still.concat(added).unique().sort()

@@ -4,7 +4,7 @@ Values between assets are small: places, counts and manifests, never rows.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,15 +18,14 @@ from connectors.profiles.parquet import Manifest, check_unchanged
 from connectors.tencent_push.protocol import AccountType
 from pipelines import checks, metadata
 from pipelines.engine import Engine
-from pipelines.errors import EXPECTED_ERRORS, PushStoppedError
-from pipelines.extraction import extract_profiles
+from pipelines.errors import EXPECTED_ERRORS, EngineError, PushStoppedError
+from pipelines.extraction import extract_profiles, unreadable_file
 from pipelines.frames import compute_frames
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_declared
 from pipelines.push import FrameSet, Push, PushResult, locked
 from pipelines.resources import Environment, EnvironmentResource
-from pipelines.store import whole_file
-from pipelines.summary import FailedGroup, failed_groups, report_page, report_table, summary_text
+from pipelines.summary import Report, report_table, write_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +55,17 @@ class Sync:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a run came to, as the command line prints it."""
+def every_few_seconds(tell: Callable[[int], None], *, seconds: float = 5.0) -> Callable[[int], None]:
+    """`tell`, but not more often than that: an event costs Dagster 22 ms."""
+    told_at = time.monotonic()
 
-    text: str
-    groups: tuple[FailedGroup, ...]
+    def maybe_tell(count: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= seconds:
+            told_at = time.monotonic()
+            tell(count)
+
+    return maybe_tell
 
 
 @contextmanager
@@ -89,11 +93,13 @@ def user_profiles(sync: Sync) -> dg.AssetsDefinition:
             manifest = extract_profiles(
                 sync.mapping,
                 base=sync.base,
-                destination=current.store.profiles(sync.name, context.run_id),
+                destination=current.store.profiles(sync.name, context.run.run_id),
                 yaml_file=sync.yaml_file,
+                memory_limit=current.memory_limit,
+                on_rows=every_few_seconds(lambda rows: context.log.info(f"{rows:,} profiles so far")),
             )
             context.log.info(f"{manifest.rows:,} profiles in {len(manifest.files)} files")
-            facts = metadata.of_profiles(manifest) | metadata.of_target(current.target)
+            facts = metadata.of_profiles(manifest, sync.mapping) | metadata.of_target(current.target)
             return dg.MaterializeResult(asset_key=sync.key("user_profiles"), value=manifest, metadata=facts)
 
     return extract
@@ -153,27 +159,30 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
     push = _push_of(sync, current, context)
     with current.target.open(current.store.emulator_file(), sync.mapping.declared()) as client:
         check_declared(sync.mapping, client.get_attr_name(), yaml_file=sync.yaml_file)
-    current.store.prune(sync.name)
     with (
-        current.store.temporary(context.run_id) as folder,
+        current.store.temporary(context.run.run_id) as folder,
         Engine(folder, memory_limit=current.memory_limit) as engine,
     ):
         with locked(current.store, current.target):
             push.fold_leftovers(engine)
+            current.store.prune(sync.name)
         states = {kind: push.acknowledged(kind) for kind in sync.mapping.account_types()}
         generations = {kind: state.current().number for kind, state in states.items()}
         check_unchanged(manifest)
-        computed = compute_frames(
-            engine,
-            manifest,
-            mapping=sync.mapping,
-            acknowledged={kind: state.table(engine) for kind, state in states.items()},
-            folder=current.store.frames(sync.name, context.run_id),
-            metadata={"sync": sync.name, "run_id": context.run_id, "target": current.target.name},
-        )
+        try:
+            computed = compute_frames(
+                engine,
+                manifest,
+                mapping=sync.mapping,
+                acknowledged={kind: state.table(engine) for kind, state in states.items()},
+                folder=current.store.frames(sync.name, context.run.run_id),
+                metadata={"sync": sync.name, "run_id": context.run.run_id, "target": current.target.name},
+            )
+        except EngineError as error:
+            raise unreadable_file(manifest) or error from None
         check_unchanged(manifest)
     return FrameSet(
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         target=current.target.name,
         computed_at=datetime.now(UTC),
         frames=computed.frames,
@@ -185,7 +194,9 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
 
 def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
     frame_keys = [sync.frame_key(kind) for kind in sync.mapping.account_types()]
-    acknowledged, failed = sync.key("acknowledged_attributes"), sync.key("failed_rows")
+    acknowledged, failed, report = (
+        sync.key(name) for name in ("acknowledged_attributes", "failed_rows", "failure_report")
+    )
 
     @dg.multi_asset(
         outs={
@@ -201,10 +212,17 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
                 kinds={"parquet"},
                 value=PushResult,
             ),
+            "failure_report": sync.out(
+                "failure_report",
+                "A page for analysts: what failed, why, since when, and what to do.",
+                kinds={"html"},
+                value=Report,
+            ),
         },
         internal_asset_deps={
             "acknowledged_attributes": set(frame_keys),
             "failed_rows": {*frame_keys, sync.key("invalid_rows")},
+            "failure_report": {failed},
         },
         check_specs=[checks.push_check_spec(acknowledged)],
         name=f"{sync.name}__push",
@@ -213,14 +231,14 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
     )
     def push(
         context: dg.AssetExecutionContext, environment: EnvironmentResource, frames: FrameSet
-    ) -> Iterator[dg.MaterializeResult[PushResult]]:
+    ) -> Iterator[dg.MaterializeResult[PushResult] | dg.MaterializeResult[Report]]:
         with told_plainly():
             current = environment.current()
             work = _push_of(sync, current, context)
             with current.target.open(current.store.emulator_file(), sync.mapping.declared()) as client:
                 result = work.run(frames, client)
             about = metadata.of_target(current.target)
-            # What happened is handed on first; that the push stopped early is said after it.
+            # What happened is handed on first, the page for analysts included; that the push stopped is said after it.
             facts = metadata.of_file(result.failed_rows, result.failed_row_count) | about
             yield dg.MaterializeResult(asset_key=failed, value=result, metadata=facts)
             folders = {kind: work.acknowledged(kind).folder for kind in sync.mapping.account_types()}
@@ -230,6 +248,9 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
                 metadata=metadata.of_acknowledged(result, folders) | about,
                 check_results=[checks.check_push(result, acknowledged)],
             )
+            page = write_report(work, result)
+            facts = {metadata.URI: str(page.path), "by_reason": dg.MetadataValue.md(report_table(page.groups))}
+            yield dg.MaterializeResult(asset_key=report, value=page, metadata=facts | about)
             if result.stop:
                 raise PushStoppedError(
                     f"The push stopped early. {result.stop.text} The rows not sent are in {result.failed_rows}."
@@ -263,38 +284,3 @@ def read_back_check(sync: Sync) -> dg.AssetChecksDefinition:
         mapping=sync.mapping,
         push_of=partial(_push_of, sync),
     )
-
-
-def failure_report(sync: Sync) -> dg.AssetsDefinition:
-    description = "A page for analysts: what failed, why, since when, and what to do."
-
-    @dg.multi_asset(
-        outs={"failure_report": sync.out("failure_report", description, kinds={"html"}, value=Report)},
-        name=f"{sync.name}__failure_report",
-        ins={"pushed": dg.AssetIn(sync.key("failed_rows"))},
-    )
-    def report(
-        context: dg.AssetExecutionContext, environment: EnvironmentResource, pushed: PushResult
-    ) -> dg.MaterializeResult[Report]:
-        with told_plainly():
-            current = environment.current()
-            with (
-                current.store.temporary(context.run_id) as folder,
-                Engine(folder, memory_limit=current.memory_limit) as engine,
-            ):
-                groups = failed_groups(engine, pushed.failed_rows)
-            path = current.store.report_of(sync.name, context.run_id)
-            target = current.target.host
-            with whole_file(path) as beside:
-                beside.write_text(
-                    report_page(sync.name, target, run_id=context.run_id, pushed=pushed, groups=groups),
-                    encoding="utf-8",
-                )
-            text = summary_text(sync.name, target, pushed=pushed, groups=groups)
-            return dg.MaterializeResult(
-                asset_key=sync.key("failure_report"),
-                value=Report(f"{text}\n  report          {path}", tuple(groups)),
-                metadata={metadata.URI: str(path), "by_reason": dg.MetadataValue.md(report_table(groups))},
-            )
-
-    return report

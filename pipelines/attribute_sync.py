@@ -48,7 +48,6 @@ def build_definitions(sync: Sync) -> dg.Definitions:
             assets.user_profiles(sync),
             assets.attribute_frames(sync),
             assets.pushed_attributes(sync),
-            assets.failure_report(sync),
         ],
         asset_checks=[assets.read_back_check(sync)],
         jobs=[job],

@@ -43,6 +43,7 @@ def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
             passed=counts.is_conserved and frame.rows >= counts.changed,
             metadata={
                 "profiles": counts.profiles,
+                "classified": counts.classified,
                 "without_account": counts.without_account,
                 "superseded": counts.superseded,
                 "invalid": counts.invalid,

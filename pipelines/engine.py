@@ -48,14 +48,14 @@ class Engine:
             return self._table(name)
 
     def parquet(self, name: str, file: Path) -> ir.Table:
-        return self.define(name, f"SELECT * FROM read_parquet({quoted(str(file))})")
+        return self.define(name, f"SELECT * FROM read_parquet({quoted(str(file))}, hive_partitioning = false)")
 
     def numbered_parquet(self, name: str, file: Path) -> ir.Table:
         """The file's rows with `number`, their position in it from 0."""
         return self.define(
             name,
             "SELECT * EXCLUDE (file_row_number), file_row_number AS number "
-            f"FROM read_parquet({quoted(str(file))}, file_row_number = true)",
+            f"FROM read_parquet({quoted(str(file))}, file_row_number = true, hive_partitioning = false)",
         )
 
     def register(self, name: str, table: pa.Table) -> ir.Table:

@@ -1,27 +1,66 @@
 """A sync's source -> a manifest of Parquet files whose columns fit the mapping; nothing of it knows Dagster."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from connectors.profiles.errors import SourceColumnError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.profiles.errors import SourceColumnError, SourceUnreadableError
 from connectors.profiles.parquet import Manifest, read_manifest
 from connectors.profiles.warehouse import extract
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_source, missing_columns
 
 
-def extract_profiles(mapping: SyncMapping, *, base: Path, destination: Path, yaml_file: Path) -> Manifest:
+def extract_profiles(
+    mapping: SyncMapping,
+    *,
+    base: Path,
+    destination: Path,
+    yaml_file: Path,
+    memory_limit: str,
+    on_rows: Callable[[int], None],
+) -> Manifest:
     """Parquet is used where it lies; a warehouse's answer is streamed to `destination`.
 
-    Raises ConfigurationError, with the YAML's line, for columns that are missing or of a type that has no text.
+    `base` is where relative paths start. `on_rows` hears the rows so far while a warehouse answers. Raises
+    ConfigurationError, with the YAML's line, for columns that are missing or of a type that has no text.
     """
     columns = mapping.columns()
     try:
         if mapping.source.warehouse is not None:
-            warehouse = mapping.source.warehouse
-            manifest = extract(warehouse.uri, warehouse.query, destination, columns=columns)
+            manifest = extract(
+                mapping.source.warehouse.uri,
+                mapping.source.warehouse.query,
+                destination,
+                columns=columns,
+                base=base,
+                memory_limit=memory_limit,
+                on_rows=on_rows,
+            )
         else:
             manifest = read_manifest(mapping.source.parquet or [], columns=columns, base=base)
     except SourceColumnError as error:
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     return manifest
+
+
+def unreadable_file(manifest: Manifest) -> SourceUnreadableError | None:
+    """The first file whose rows cannot be read to the end, looked for after the engine has failed on the source.
+
+    A footer can be whole while the pages before it are damaged; the engine's own words may quote a value.
+    """
+    for file in manifest.files:
+        for column in manifest.schema.names:
+            try:
+                with pq.ParquetFile(file.path) as opened:
+                    for batch in opened.iter_batches(columns=[column]):
+                        batch.validate(full=True)
+            except (pa.ArrowException, OSError):
+                return SourceUnreadableError(
+                    f"{file.path}: column {column!r} cannot be read; the file is damaged. Write it again, or take it "
+                    "out of the source. Nothing was sent."
+                )
+    return None

@@ -28,9 +28,13 @@ ROW = "__source_row"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Where every profile of one account type went. Conservation: the first is the sum of the others."""
+    """Where every profile of one account type went, each number counted in its own place.
+
+    Conservation: all were classified, and they are the sum of the five kinds that follow.
+    """
 
     profiles: int
+    classified: int
     without_account: int
     superseded: int
     invalid: int
@@ -39,7 +43,8 @@ class Counts:
 
     @property
     def is_conserved(self) -> bool:
-        return self.profiles == self.without_account + self.superseded + self.invalid + self.unchanged + self.changed
+        placed = self.without_account + self.superseded + self.invalid + self.unchanged + self.changed
+        return self.profiles == self.classified == placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,9 @@ def numbered_profiles(engine: Engine, manifest: Manifest, mapping: SyncMapping) 
     return engine.define(
         "profiles",
         f"SELECT {columns}, numbers.number AS {FILE}, rows.file_row_number AS {ROW} "  # noqa: S608  names are quoted
-        f"FROM read_parquet({files}, filename = '__file', file_row_number = true) AS rows "
+        f"FROM read_parquet({files}, filename = '__file', file_row_number = true, "
+        # A folder named city=7 must not take the place of the file's own column.
+        "hive_partitioning = false) AS rows "
         f"JOIN source_file_numbers AS numbers ON numbers.source_file = rows.__file",
     )
 
@@ -364,6 +371,7 @@ def _count_outside(
     status = classified[f"status_{kind}"]
     counted = engine.rows(
         classified.aggregate(
+            classified=classified.count(),
             without_account=(status == Status.WITHOUT_ACCOUNT.value).sum().fill_null(0),
             invalid=status.isin([each.value for each in INVALID_STATUSES]).sum().fill_null(0),
         )
@@ -371,6 +379,7 @@ def _count_outside(
     gone = engine.rows(superseded.aggregate(superseded=superseded.count()))[0]
     return {
         "profiles": profiles,
+        "classified": int(counted["classified"]),
         "without_account": int(counted["without_account"]),
         "invalid": int(counted["invalid"]),
         "superseded": int(gone["superseded"]),

@@ -10,9 +10,7 @@ import dagster as dg
 import platformdirs
 
 from pipelines.errors import DataFolderError
-from pipelines.store import disk_errors, make_folder, whole_file
-
-APPLICATION = "tencent-push-attribute-sync"
+from pipelines.store import APPLICATION, disk_errors, make_folder, whole_file
 
 SEED = """\
 # Written once by `python -m pipelines`; change it as you like.

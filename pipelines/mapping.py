@@ -4,12 +4,13 @@ Everything that can be known from the YAML alone is checked here; what needs the
 declared attributes is checked before the first row is read (see preflight.py). Nothing here does I/O.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,6 +26,8 @@ from pydantic_core import core_schema
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
 
 FRAME_COLUMNS = ("account", "changed", "removed", "uncertain", "acknowledged_at", "source_file", "source_row")
+ROW_NUMBER_COLUMNS = ("number", "file_row_number")  # what a frame's rows are numbered by when it is read
+RESERVED_PREFIX = "__"  # what the comparison with the acknowledged attributes puts before its own columns
 
 
 class TooLong(StrEnum):
@@ -78,19 +81,23 @@ def _attribute_name(name: str) -> str:
         raise ValueError(
             f"an attribute's name has 1 to {MAX_NAME_BYTES} UTF-8 bytes; this one has {len(name.encode())}"
         )
-    if name.lower() in FRAME_COLUMNS:
+    reserved = FRAME_COLUMNS + ROW_NUMBER_COLUMNS
+    if name.lower() in reserved or name.startswith(RESERVED_PREFIX):
         raise ValueError(
-            f"the name is reserved for a column of the frames ({', '.join(FRAME_COLUMNS)}); "
-            "declare the attribute under another name"
+            f"the name is reserved for a column of the frames ({', '.join(reserved)}, and what begins with "
+            f"{RESERVED_PREFIX}); declare the attribute under another name"
         )
     return name
 
 
 def _pattern(text: str) -> str:
+    """Checked by RE2, whose expressions the engine takes too; Python's know more (look-around, back references)."""
     try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"matches is not a regular expression: {error}") from None
+        pc.match_substring_regex(pa.array([""]), text)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"matches is not a regular expression of RE2 (https://github.com/google/re2/wiki/Syntax): {error}"
+        ) from None
     return text
 
 

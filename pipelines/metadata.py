@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connectors.profiles.errors import without_secrets
 from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType
 from pipelines.frames import Frame, frame_columns
@@ -33,12 +34,15 @@ def of_target(target: Target) -> dict[str, Any]:
     }
 
 
-def of_profiles(manifest: Manifest) -> dict[str, Any]:
+def of_profiles(manifest: Manifest, mapping: SyncMapping) -> dict[str, Any]:
+    """A warehouse is shown without its password."""
+    warehouse = mapping.source.warehouse
     shown = [file.path for file in manifest.files[:20]]
     return {
         ROW_COUNT: manifest.rows,
         COLUMN_SCHEMA: column_schema(manifest.schema),
         URI: shown[0] if len(manifest.files) == 1 else str(Path(shown[0]).parent),
+        "source": "parquet" if warehouse is None else without_secrets(warehouse.uri),
         "files": len(manifest.files),
         "first_files": dg.MetadataValue.json(shown),
         "bytes": manifest.bytes,

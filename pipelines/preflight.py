@@ -14,6 +14,8 @@ from pipelines.errors import ConfigurationError
 from pipelines.mapping import AttributeMapping, SyncMapping
 from pipelines.yaml_lines import locate
 
+MAX_DECIMAL_DIGITS = 38
+
 
 def check_source(mapping: SyncMapping, schema: pa.Schema, *, yaml_file: Path) -> None:
     """Raise ConfigurationError for every column whose type cannot be an account, a filter or an attribute."""
@@ -86,7 +88,7 @@ def _attribute_problem(attribute: AttributeMapping, kind: pa.DataType) -> str | 
         _is_text(kind)
         or pa.types.is_boolean(kind)
         or pa.types.is_integer(kind)
-        or pa.types.is_decimal(kind)
+        or _is_exact_decimal(kind)
         or pa.types.is_date(kind)
         or pa.types.is_timestamp(kind)
         or pa.types.is_null(kind)
@@ -97,6 +99,11 @@ def _attribute_problem(attribute: AttributeMapping, kind: pa.DataType) -> str | 
         f"column {column!r} is {kind}, which has no canonical text; "
         "map a text, boolean, number, date or timestamp column, or convert it in the source"
     )
+
+
+def _is_exact_decimal(kind: pa.DataType) -> bool:
+    """The engine's decimals have 38 digits; it would read longer ones as rounded floating-point numbers."""
+    return bool(pa.types.is_decimal(kind)) and kind.precision <= MAX_DECIMAL_DIGITS
 
 
 def _where_problem(column: str, wanted: object, kind: pa.DataType) -> str | None:

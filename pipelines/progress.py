@@ -15,8 +15,9 @@ class _ForPeople(logging.Formatter):
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
+    """What a step says itself: no event of Dagster's, and none of its words about steps that did not run."""
     meta = getattr(record, "dagster_meta", None)
-    return not (isinstance(meta, dict) and meta.get("dagster_event"))
+    return record.levelno == logging.INFO and isinstance(meta, dict) and not meta.get("dagster_event")
 
 
 @dg.logger(None, description="What the steps tell people, one line each; Dagster's own events stay in the UI.")

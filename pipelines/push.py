@@ -32,7 +32,7 @@ from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.failed_rows import RefusalWriter, RunFacts, latest_before, write_failed_rows
 from pipelines.frames import Frame
 from pipelines.mapping import SyncMapping
-from pipelines.store import Store, disk_errors, make_folder
+from pipelines.store import Store, disk_error_text, disk_errors, make_folder
 from pipelines.target import Target
 
 CHUNK_ROWS = 10_000
@@ -113,7 +113,7 @@ class Push:
             for ledger in acknowledged.leftover_ledgers():
                 folded.append(acknowledged.fold(engine, ledger, root=self.store.root))
                 self.report(
-                    f"A push that died had {folded[-1].acknowledged:,} changes acknowledged and "
+                    f"A push that was cut off had {folded[-1].acknowledged:,} changes acknowledged and "
                     f"{folded[-1].unsettled_calls} calls in flight; both are taken over"
                 )
         return folded
@@ -296,18 +296,19 @@ _WORST_FIRST = (OutcomeKind.REJECTED, OutcomeKind.ERRORED, OutcomeKind.NOT_ATTEM
 
 @contextmanager
 def locked(store: Store, target: Target) -> Iterator[None]:
-    """One pusher per app and data folder on this machine; the kernel frees the lock when its holder dies."""
-    path = store.lock_file(target.name)
+    """One pusher per app on this machine; the kernel frees the lock when its holder dies."""
+    path = target.lock_file(store)
     make_folder(path.parent)
     lock = FileLock(path)
     try:
-        with disk_errors(path):
-            lock.acquire(timeout=0)
-    except Timeout:
+        lock.acquire(timeout=0)
+    except Timeout:  # an OSError itself, so it comes first
         raise AppBusyError(
             f"another run pushes to app {target.sdkappid} at {target.host} right now ({_holder(path)}); "
             "start again when it has ended"
         ) from None
+    except OSError as error:
+        raise DataFolderError(disk_error_text(path, error)) from error
     try:
         path.with_suffix(".holder").write_text(
             f"process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", encoding="utf-8"

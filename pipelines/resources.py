@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from connectors.tencent_push.settings import calls_per_second_from, settings_from
-from pipelines.errors import DataFolderError
+from pipelines.errors import ConfigurationError, DataFolderError
 from pipelines.store import Store
 from pipelines.target import Target
 
@@ -31,7 +31,10 @@ class Environment:
 
 
 def environment_from(environ: Mapping[str, str], *, base: Path = PROJECT_FOLDER) -> Environment:
-    """Raises SettingsError or DataFolderError for a variable that cannot be used. Nothing is opened or created."""
+    """Raises SettingsError, ConfigurationError or DataFolderError for a variable that cannot be used.
+
+    Nothing is opened or created. `base` is where the default data folder stands.
+    """
     settings = settings_from(environ)
     target = Target(settings=settings, calls_per_second=calls_per_second_from(environ))
     data = environ.get(DATA, "").strip()
@@ -39,7 +42,7 @@ def environment_from(environ: Mapping[str, str], *, base: Path = PROJECT_FOLDER)
         raise DataFolderError(f"{DATA} is {data!r}; it must be a folder on this machine")
     memory = environ.get(MEMORY, "").strip() or "1GB"
     if not re.fullmatch(r"\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)", memory):
-        raise DataFolderError(f"{MEMORY} is {memory!r}; write a size such as 1GB or 512MB")
+        raise ConfigurationError(f"{MEMORY} is {memory!r}; write a size such as 1GB or 512MB")
     store = Store(Path(data).expanduser().absolute() if data else base / "data")
     return Environment(target=target, store=store, memory_limit=memory)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import DataFolderError
 
+APPLICATION = "tencent-push-attribute-sync"  # names the folder of this user's own files
 KEPT_RUNS = 3  # frames and extracted profiles of older runs are removed
 
 
@@ -55,9 +56,6 @@ class Store:
     def emulator_file(self) -> Path:
         return self.root / "emulator" / "app.sqlite"
 
-    def lock_file(self, target: str) -> Path:
-        return self.root / "locks" / f"{target}.lock"
-
     @contextmanager
     def temporary(self, run: str) -> Iterator[Path]:
         """A folder that is gone afterwards, whatever happened; what killed runs left behind goes with it."""
@@ -71,11 +69,14 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def prune(self, sync: str, *, keep: int = KEPT_RUNS) -> None:
-        """Remove the frames and extracted profiles of all but the newest `keep` runs of `sync`."""
+        """Remove frames and extracted profiles of all but the newest `keep` runs, and of those no ledger needs."""
+        ledgers = (self.root / "acknowledged").glob(f"target=*/sync={sync}/account_type=*/*.ledger")
+        needed = {f"run={ledger.stem}" for ledger in ledgers}
         for kind in ("profiles", "frames"):
             runs = sorted((self.root / kind / f"sync={sync}").glob("run=*"), key=lambda path: path.stat().st_mtime)
             for run in runs[:-keep]:
-                shutil.rmtree(run, ignore_errors=True)
+                if run.name not in needed:
+                    shutil.rmtree(run, ignore_errors=True)
 
 
 def _remove_abandoned(area: Path) -> None:

@@ -3,6 +3,7 @@
 Counts, reasons and places only; accounts and values stand in the failed rows alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import ibis.expr.types as ir
 import jinja2
 
 from pipelines.engine import Engine
-from pipelines.push import PushResult
+from pipelines.push import Push, PushResult
+from pipelines.store import whole_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,28 @@ class FailedGroup:
     oldest: str
     explanation: str
     fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run came to: the page at `path`, and `text` as the command line prints it."""
+
+    path: Path
+    text: str
+    groups: tuple[FailedGroup, ...]
+
+
+def write_report(push: Push, result: PushResult) -> Report:
+    """Write the page for analysts, and say the same in a few lines."""
+    with push.store.temporary(push.run_id) as folder, Engine(folder, memory_limit=push.memory_limit) as engine:
+        groups = failed_groups(engine, result.failed_rows)
+    path = push.store.report_of(push.sync, push.run_id)
+    target = push.target.host
+    with whole_file(path) as beside:
+        page = report_page(push.sync, target, run_id=push.run_id, pushed=result, groups=groups)
+        beside.write_text(page, encoding="utf-8")
+    text = summary_text(push.sync, target, pushed=result, groups=groups)
+    return Report(path, f"{text}\n  report          {path}", tuple(groups))
 
 
 def failed_groups(engine: Engine, failed_rows: Path) -> list[FailedGroup]:
@@ -84,7 +108,7 @@ def report_page(sync: str, target: str, *, run_id: str, pushed: PushResult, grou
     return template.render(sync=sync, target=target, run_id=run_id, frames=pushed.frames, pushed=pushed, groups=groups)
 
 
-def report_table(groups: list[FailedGroup]) -> str:
+def report_table(groups: Sequence[FailedGroup]) -> str:
     """The same groups as a Markdown table, for the UI."""
     if not groups:
         return "Every changed row was acknowledged; nothing was kept out."

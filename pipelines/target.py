@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import platformdirs
+
 from connectors.tencent_push.client import Client, Credentials
 from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.protocol import DOCUMENTED_CALLS_PER_SECOND, AccountType
 from connectors.tencent_push.settings import Settings
+from pipelines.store import APPLICATION, Store, make_folder
 
 EMULATOR_HOST = "emulator"
 
@@ -42,6 +45,11 @@ class Target:
         """Host and app as one word, fit for a folder's name: what was acknowledged here counts nowhere else."""
         return f"{self.host.replace(':', '_')}-{self.sdkappid}"
 
+    def lock_file(self, store: Store) -> Path:
+        """One per app and machine: a live app is shared by all data folders, the emulator's lives in one of them."""
+        folder = store.root if self.is_emulator else Path(platformdirs.user_state_dir(APPLICATION))
+        return folder / "locks" / f"{self.name}.lock"
+
     @contextmanager
     def open(self, emulator_file: Path, declared: Mapping[str, AccountType]) -> Iterator[Client]:
         """A client of the target. The emulator's app gets the attributes that it lacks; a live app is never changed."""
@@ -49,7 +57,7 @@ class Target:
             with closing(self.settings.make_client()) as client:
                 yield client
             return
-        emulator_file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(emulator_file.parent)
         quota = math.ceil(max(self.calls_per_second, DOCUMENTED_CALLS_PER_SECOND))
         with Emulator(emulator_file, calls_per_second=quota) as emulator:
             with suppress(ValueError):  # no free slots: the preflight reports it as it would for a live app

@@ -31,7 +31,7 @@ def _first_graphemes(text: str, start: int, count: int) -> str:
 
 @ibis.udf.scalar.builtin(name="printf")
 def _printf(template: str, number: float) -> str:
-    """C's printf: correctly rounded, never an exponent with %f."""
+    """C's printf: never an exponent with %f, correctly rounded below 1e28."""
     raise NotImplementedError
 
 
@@ -52,24 +52,26 @@ class ValueExpressions:
 def value_expressions(column: ir.Value, mapping: AttributeMapping) -> ValueExpressions:
     """Canonical text of `column` under the policies of `mapping`."""
     text = canonical_text(column, decimals=mapping.decimals)
-    is_absent = text.isnull() | (text == "")
-    if not column.type().is_string():
-        reason = ibis.ifelse(_is_no_number(text, column.type()), Reason.VALUE_INVALID.value, ibis.null(str))
-        value = ibis.ifelse(reason.isnull(), text, ibis.null(str))
-        return ValueExpressions(text=text, value=value, reason=reason, is_absent=is_absent)
-    return _text_expressions(text, is_absent, too_long=mapping.too_long)
+    kind: dt.DataType = column.type()
+    if kind.is_string():
+        return _limited(text, is_invalid=text.re_search(CONTROL_CHARACTER), too_long=mapping.too_long)
+    if kind.is_floating():
+        return _limited(text, is_invalid=_is_no_number(text), too_long=mapping.too_long)
+    return ValueExpressions(text=text, value=text, reason=ibis.null(str), is_absent=text.isnull())
 
 
-def _is_no_number(text: ir.StringValue, kind: dt.DataType) -> ir.BooleanValue:
+def _is_no_number(text: ir.StringValue) -> ir.BooleanValue:
     """NaN and the infinities, told by their text.
 
     DuckDB 2.0 answers isnan() from a Parquet file's minimum and maximum, which leave NaN out: it finds none.
     """
-    return text.re_search(r"\A-?(nan|inf)") if kind.is_floating() else ibis.literal(False)
+    return text.re_search(r"\A-?(nan|inf)")
 
 
-def _text_expressions(text: ir.StringValue, is_absent: ir.BooleanValue, *, too_long: TooLong) -> ValueExpressions:
+def _limited(text: ir.StringValue, *, is_invalid: ir.BooleanValue, too_long: TooLong) -> ValueExpressions:
+    """For types whose text can pass the limit: text, and floating-point numbers from 1e47 on."""
     null = ibis.null(str)
+    is_absent = text.isnull() | (text == "")
     over = utf8_bytes(text) > MAX_VALUE_BYTES
     over_reason: ir.StringValue = ibis.literal(Reason.VALUE_TOO_LONG.value)
     shortened: ir.StringValue = null
@@ -77,7 +79,6 @@ def _text_expressions(text: ir.StringValue, is_absent: ir.BooleanValue, *, too_l
         shortened = truncated(text)
         over_reason = ibis.ifelse(shortened == "", Reason.VALUE_TOO_LONG.value, Reason.VALUE_TRUNCATED.value)
         shortened = shortened.nullif("")
-    is_invalid = text.re_search(CONTROL_CHARACTER)
     reason = ibis.cases((is_absent, null), (is_invalid, Reason.VALUE_INVALID.value), (over, over_reason), else_=null)
     value = ibis.cases((is_absent, null), (is_invalid, null), (over, shortened), else_=text)
     return ValueExpressions(text=text, value=value, reason=reason, is_absent=is_absent)
@@ -98,4 +99,14 @@ def canonical_text(column: ir.Value, *, decimals: int | None) -> ir.StringValue:
         return ibis.ifelse(text.re_search(r"\A-0(\.0*)?\z"), text.substr(1), text)
     if kind.is_timestamp():
         return column.strftime(TIMESTAMP_FORMAT)
-    return column if kind.is_string() else column.cast(str)
+    text = column if kind.is_string() else column.cast(str)
+    return _with_leading_zero(text) if kind.is_decimal() else text
+
+
+def _with_leading_zero(text: ir.StringValue) -> ir.StringValue:
+    """DuckDB writes a decimal that is all fraction, such as DECIMAL(4, 4), without the zero before the point."""
+    return ibis.cases(
+        (text.startswith("."), ibis.literal("0") + text),
+        (text.startswith("-."), ibis.literal("-0") + text.substr(1)),
+        else_=text,
+    )

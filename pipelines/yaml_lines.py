@@ -10,7 +10,7 @@ def locate(file: Path, path: Sequence[str | int]) -> str:
     """`file:line` of the key that `path` leads to, or of the nearest key above it; `file` alone if unreadable."""
     try:
         node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return str(file)
     line = 1
     for key in path:

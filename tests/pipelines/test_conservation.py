@@ -1,0 +1,175 @@
+"""The conservation checks, broken on purpose: a row lost at any of its places fails the check of that place."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pytest
+
+from connectors.tencent_push.ledger import Ledger, Settled
+from connectors.tencent_push.outcomes import Change, Outcome
+from pipelines import failed_rows, frames, push
+from pipelines.engine import Engine
+from pipelines.frames import FILE, ROW
+from pipelines.sample_profiles import write_sample_profiles
+from tests.running import Ran, example_attributes, make_sync, run
+
+FRAME_CHECK = "user_id_attributes:conservation"
+PUSH_CHECK = "acknowledged_attributes:conservation"
+
+
+@pytest.fixture
+def run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Ran]:
+    monkeypatch.setenv("ATTRIBUTE_SYNC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "2000")
+    files = write_sample_profiles(tmp_path / "profiles", rows=2_000, seed=7)
+    sync = make_sync(tmp_path, example_attributes([str(file) for file in files]))
+    return lambda: run(sync)
+
+
+def without_one(table: ir.Table) -> ir.Table:
+    """All rows but one; which one is the engine's choice."""
+    numbered = table.mutate(__place=ibis.row_number())
+    return numbered.filter(numbered["__place"] != 17).drop("__place")
+
+
+def losing(original: Callable[..., ir.Table]) -> Callable[..., ir.Table]:
+    return lambda *arguments, **named: without_one(original(*arguments, **named))
+
+
+def test_all_checks_hold_when_nothing_is_lost(run_small: Callable[[], Ran]) -> None:
+    ran = run_small()
+    assert ran.succeeded, ran.failure
+    assert ran.checks()[FRAME_CHECK]
+    assert ran.checks()[PUSH_CHECK]
+
+
+@pytest.mark.parametrize("place", ["_classified", "_newest", "_compared"])
+def test_a_profile_lost_by_the_transform_fails_the_frames_check_before_any_call(
+    place: str, run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, place, losing(getattr(frames, place)))
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[FRAME_CHECK]
+    assert PUSH_CHECK not in ran.checks(), "nothing may be pushed after it"
+
+
+def test_a_profile_taken_for_superseded_too_often_fails_the_frames_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = frames._superseded
+
+    def one_more(*arguments: Any) -> ir.Table:
+        rows = original(*arguments)
+        return rows.union(rows.limit(1).mutate(**{FILE: rows[FILE], ROW: rows[ROW]}))
+
+    monkeypatch.setattr(frames, "_superseded", one_more)
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[FRAME_CHECK]
+
+
+def test_a_row_lost_while_the_frame_is_written_fails_the_frames_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Engine.write_parquet
+
+    def write(engine: Engine, expression: ir.Table, path: Path, **named: Any) -> int:
+        lossy = without_one(expression) if path.name == "user_id.parquet" else expression
+        return original(engine, lossy, path, **named)
+
+    monkeypatch.setattr(Engine, "write_parquet", write)
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[FRAME_CHECK]
+
+
+def test_an_account_that_stands_in_the_frame_twice_fails_its_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Engine.write_parquet
+
+    def write(engine: Engine, expression: ir.Table, path: Path, **named: Any) -> int:
+        twice = expression.union(expression.limit(1)) if path.name == "user_id.parquet" else expression
+        return original(engine, twice, path, **named)
+
+    monkeypatch.setattr(Engine, "write_parquet", write)
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()["user_id_attributes:one_row_per_account"]
+
+
+def test_a_value_over_the_limit_fails_its_check(run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Engine.write_parquet
+
+    def write(engine: Engine, expression: ir.Table, path: Path, **named: Any) -> int:
+        is_frame = path.name == "user_id.parquet"
+        longer = expression.mutate(city=expression.city + "深圳" * 10) if is_frame else expression
+        return original(engine, longer, path, **named)
+
+    monkeypatch.setattr(Engine, "write_parquet", write)
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()["user_id_attributes:values_within_limits"]
+
+
+def test_a_change_that_never_reaches_the_sink_fails_the_push_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = push.changes_of
+
+    def all_but_the_first(*arguments: Any) -> Iterator[Change]:
+        changes = original(*arguments)
+        next(changes)
+        return changes
+
+    monkeypatch.setattr(push, "changes_of", all_but_the_first)
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[PUSH_CHECK]
+
+
+def test_an_acknowledgement_missing_from_the_ledger_fails_the_push_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Ledger.record
+
+    def forgetful(ledger: Ledger, sent: Any = (), settled: Sequence[Settled] = ()) -> None:
+        original(ledger, sent, [replace(each, acknowledged=each.acknowledged[1:]) for each in settled])
+
+    monkeypatch.setattr(Ledger, "record", forgetful)
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[PUSH_CHECK]
+
+
+def test_a_refusal_that_is_not_written_down_fails_the_push_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = push.RefusalWriter.add
+    dropped: list[Outcome] = []
+
+    def forgetful(writer: push.RefusalWriter, outcomes: Sequence[Outcome], *arguments: Any) -> None:
+        kept = list(outcomes)
+        if not dropped and kept:
+            dropped.append(kept.pop())
+        original(writer, kept, *arguments)
+
+    monkeypatch.setattr(push.RefusalWriter, "add", forgetful)
+    ran = run_small()
+    assert dropped
+    assert not ran.succeeded
+    assert not ran.checks()[PUSH_CHECK]
+
+
+def test_a_failed_row_lost_on_its_way_to_the_file_fails_the_push_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failed_rows, "_with_history", losing(failed_rows._with_history))
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[PUSH_CHECK]

@@ -1,0 +1,98 @@
+"""The same profiles from Parquet files, from PostgreSQL and from a DuckDB file give the same frames."""
+
+from pathlib import Path
+from typing import Any
+
+import adbc_driver_postgresql.dbapi
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.sample_profiles import write_sample_profiles
+from tests.running import Ran, example_attributes, make_sync, run
+
+ROWS = 20_000
+
+
+def frames_of(ran: Ran) -> dict[str, list[dict[str, Any]]]:
+    """Every frame's rows by account, without where they came from."""
+    return {
+        frame.account_type.value: sorted(
+            (
+                {name: value for name, value in row.items() if not name.startswith("source_")}
+                for row in pq.read_table(frame.path, partitioning=None).to_pylist()
+            ),
+            key=lambda row: str(row["account"]),
+        )
+        for frame in ran.pushed.frames.frames
+    }
+
+
+def into_postgresql(uri: str, table: pa.Table) -> None:
+    with adbc_driver_postgresql.dbapi.connect(uri) as connection, connection.cursor() as cursor:
+        cursor.adbc_ingest("profiles_as_loaded", table, mode="replace")
+        # Numbers, dates and times in the types that a warehouse has them in; the row's place keeps the order.
+        cursor.execute("drop table if exists agreeing_profiles")
+        cursor.execute(
+            "create table agreeing_profiles as select place, user_id, device_id, gender, city, level, vip_until, "
+            "balance::text::numeric(12, 2) as balance, score, nickname, push_enabled, updated_at "
+            "from profiles_as_loaded"
+        )
+        connection.commit()
+
+
+def into_duckdb(file: Path, table: pa.Table) -> None:
+    with duckdb.connect(str(file)) as connection:
+        connection.register("loaded", table)
+        connection.execute("create table agreeing_profiles as from loaded")
+
+
+@pytest.fixture
+def in_one_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the example over a source with a data folder of its own, so that every run is a first one."""
+    monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "2000")
+
+    def run_over(name: str, source: Any) -> Ran:
+        monkeypatch.setenv("ATTRIBUTE_SYNC_DATA", str(tmp_path / name))
+        ran = run(make_sync(tmp_path, example_attributes(source), name=name))
+        assert ran.succeeded, ran.failure
+        return ran
+
+    return run_over
+
+
+def test_parquet_postgresql_and_duckdb_give_the_same_frames(
+    tmp_path: Path, postgres_uri: str, in_one_folder_each: Any
+) -> None:
+    files = write_sample_profiles(tmp_path / "profiles", rows=ROWS, seed=5)
+    table = pa.concat_tables([pq.read_table(file, partitioning=None) for file in files])
+    table = table.append_column("place", pa.array(range(len(table)), pa.int64()))
+    balance = table["balance"].cast(pa.string())  # ADBC writes no decimals
+    into_postgresql(postgres_uri, table.set_column(table.schema.get_field_index("balance"), "balance", balance))
+    into_duckdb(tmp_path / "profiles.duckdb", table)
+    query = "select * from agreeing_profiles order by place"
+
+    from_parquet = in_one_folder_each("from_parquet", [str(file) for file in files])
+    from_postgresql = in_one_folder_each("from_postgresql", {"warehouse": {"uri": postgres_uri, "query": query}})
+    from_duckdb = in_one_folder_each(
+        "from_duckdb", {"warehouse": {"uri": f"duckdb:///{tmp_path / 'profiles.duckdb'}", "query": query}}
+    )
+
+    expected = frames_of(from_parquet)
+    assert len(expected["user_id"]) > 0.8 * ROWS
+    assert frames_of(from_postgresql) == expected
+    assert frames_of(from_duckdb) == expected
+
+
+def test_a_warehouse_is_shown_without_its_password(tmp_path: Path, postgres_uri: str, in_one_folder_each: Any) -> None:
+    files = write_sample_profiles(tmp_path / "profiles", rows=200, seed=6)
+    table = pq.read_table(files[0], partitioning=None)
+    balance = table["balance"].cast(pa.string())
+    table = table.set_column(table.schema.get_field_index("balance"), "balance", balance)
+    into_postgresql(postgres_uri, table.append_column("place", pa.array(range(len(table)), pa.int64())))
+    uri = postgres_uri.replace("postgres:@", "postgres:planted-password@")
+    assert "planted-password" in uri
+    ran = in_one_folder_each("shown", {"warehouse": {"uri": uri, "query": "select * from agreeing_profiles"}})
+    assert ran.metadata("user_profiles")["source"].startswith("postgresql://")
+    assert "planted-password" not in str(ran.result.all_events)
