@@ -97,7 +97,7 @@ class Backlog:
         self._fresh_since = dict.fromkeys(WRITING_COMMANDS, math.inf)
         self._waiting: dict[Command, list[_Waiting]] = {command: [] for command in WRITING_COMMANDS}
         self._sequence = 0
-        self._held_back: dict[str, deque[Operation]] = {}  # by account; the key says that the account is taken
+        self._held_back: dict[str, deque[Operation] | None] = {}  # by account; a key says that the account is taken
         self.unsettled = 0  # changes that were added and are not finished
 
     @property
@@ -109,11 +109,14 @@ class Backlog:
         """A new change's first operation."""
         self.unsettled += 1
         account = operation.change.account
-        if account in self._held_back:
-            self._held_back[account].append(operation)
-        else:
-            self._held_back[account] = _NOBODY
+        if account not in self._held_back:
+            self._held_back[account] = None
             self._queue(operation)
+            return
+        held_back = self._held_back[account]
+        if held_back is None:
+            held_back = self._held_back[account] = deque()
+        held_back.append(operation)
 
     def follow(self, operation: Operation) -> None:
         """The second operation of a change whose first one is settled; its account stays taken."""
@@ -122,10 +125,10 @@ class Backlog:
     def finish(self, change: Change) -> None:
         """The change is settled: its account is free for the next change that was held back for it."""
         self.unsettled -= 1
-        queue = self._held_back.pop(change.account, _NOBODY)
-        if queue:
-            self._held_back[change.account] = queue
-            self._queue(queue.popleft())
+        held_back = self._held_back.pop(change.account, None)
+        if held_back:
+            self._held_back[change.account] = held_back
+            self._queue(held_back.popleft())
 
     def resend(self, operations: list[Operation], *, due: float, attempt: int | None) -> None:
         """Sent again no earlier than `due`. Rows refused one by one share a call with others of the same `attempt`;
@@ -175,7 +178,7 @@ class Backlog:
             self._waiting[command].clear()
             self._fresh[command].clear()
         for held_back in self._held_back.values():
-            left += held_back
+            left += held_back or ()
         self._held_back.clear()
         return left
 
@@ -192,6 +195,3 @@ class Backlog:
             self._sequence += 1
             heapq.heappush(waiting, _Waiting(first.due, self._sequence, rest, first.attempt))
         return first.operations[: self.batch_size]
-
-
-_NOBODY: deque[Operation] = deque(maxlen=0)

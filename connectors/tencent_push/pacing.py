@@ -23,7 +23,7 @@ CATCH_UP_SECONDS = 0.1  # slots missed by a stalled machine are made up for no f
 SLOW_DOWN_FACTOR = 0.7
 SLOWEST_SHARE = 0.05
 SLOW_DOWN_PAUSE_SECONDS = 2.0  # at the lower pace, before it begins to recover
-RECOVERY_SHARE_PER_SECOND = 0.05
+RECOVERY_SHARE_PER_SECOND = 0.02
 SLOW_DOWN_REST_SECONDS = 1.0  # refusals of the same second are one piece of news
 
 

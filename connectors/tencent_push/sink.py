@@ -138,7 +138,9 @@ class Sink:
                 if self._must_commit():
                     yield from self._commit()
                 self._send()
-                self._wait()
+                self._stage()
+                if not self._must_commit():
+                    self._wait()
                 self._collect()
                 self._tell()
             yield from self._leave()
@@ -163,12 +165,18 @@ class Sink:
         for command in WRITING_COMMANDS:
             while len(self._staged[command]) < self._ahead:
                 self._read()
-                nothing_more = self._exhausted or self._backlog.unsettled >= self._most_unsettled
-                operations = self._backlog.take(command, partial=nothing_more)
+                operations = self._backlog.take(command, partial=self._nothing_can_join(command))
                 if not operations:
                     break
                 batch = Batch(self._ledger.next_batch_id(), command, tuple(operations))
                 self._staged[command].append(_Prepared(batch, batch.body()))
+
+    def _nothing_can_join(self, command: Command) -> bool:
+        """Whether waiting would not make a batch of new operations any fuller. Removals follow what is set."""
+        if self._backlog.unsettled >= self._most_unsettled:
+            return True
+        setting = self._staged[Command.SET_ATTR] or self._recorded[Command.SET_ATTR] or self._in_flight
+        return self._exhausted and (command is Command.SET_ATTR or not setting)
 
     def _read(self) -> None:
         started_at = self._clock()
@@ -234,6 +242,8 @@ class Sink:
         """Until a call ends, the next one may leave, rows are due again, or the record has to be flushed."""
         started_at = self._clock()
         wake_at, cause = self._next_event()
+        if wake_at == math.inf and not self._in_flight and not any(self._recorded.values()) and self._backlog.unsettled:
+            raise RuntimeError(f"{self._backlog.unsettled} changes were lost track of: this is a fault of the program")
         if self._has_settled():
             wake_at = min(wake_at, self._flushed_at + self._settings.flush_seconds)
         self._calls.wait(max(0.0, min(wake_at - started_at, LONGEST_WAIT_SECONDS)))

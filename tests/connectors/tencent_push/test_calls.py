@@ -1,0 +1,60 @@
+import threading
+import time
+
+from connectors.tencent_push.calls import ThreadedCalls
+from connectors.tencent_push.client import CallResult
+from connectors.tencent_push.protocol import Command, Reply
+
+OK = CallResult(Reply(0, None), None, None, 200, 0.0)
+
+
+class HeldClient:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_answer = threading.Event()
+        self.error: Exception | None = None
+
+    def call(self, command: Command, body: bytes) -> CallResult:
+        assert self.may_answer.wait(10)
+        if self.error is not None:
+            raise self.error
+        return OK
+
+    def renew_usersig(self) -> None: ...
+
+
+def test_a_call_that_ends_wakes_the_waiting_thread() -> None:
+    client = HeldClient()
+    calls = ThreadedCalls(client, max_in_flight=2)
+    call = calls.start(Command.SET_ATTR, b"{}")
+    calls.wait(0)
+    assert call.ended_at is None
+    client.may_answer.set()
+    started_at = time.monotonic()
+    while call.ended_at is None:
+        calls.wait(10)
+    assert time.monotonic() - started_at < 5
+    assert call.result is OK
+    calls.close()
+
+
+def test_waiting_ends_with_its_time_out() -> None:
+    calls = ThreadedCalls(HeldClient(), max_in_flight=1)
+    started_at = time.monotonic()
+    calls.wait(0.01)
+    assert time.monotonic() - started_at < 5
+    calls.close()
+
+
+def test_a_client_that_raises_leaves_its_error_with_the_call() -> None:
+    client = HeldClient()
+    client.error = ZeroDivisionError()
+    client.may_answer.set()
+    calls = ThreadedCalls(client, max_in_flight=1)
+    call = calls.start(Command.SET_ATTR, b"{}")
+    while call.ended_at is None:
+        calls.wait(10)
+    assert call.result is None
+    assert call.error is client.error
+    calls.close()
