@@ -1,4 +1,4 @@
-"""`python -m pipelines run <sync>` and `list`: the sync in one process, with Dagster underneath and words for people.
+"""`python -m pipelines run <sync>`, `list` and `home`: one process, Dagster underneath, words for people.
 
 Exit codes: 0 the run succeeded (failed rows are named, not hidden), 1 it failed, 2 the command cannot be read,
 75 another run holds the app. Dagster is imported late: what can be said without it is said at once.
@@ -23,12 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = commands.add_parser("run", help="run one sync from its source to the failed rows")
     run.add_argument("sync", help="the name of a folder below pipelines/defs")
     commands.add_parser("list", help="name the syncs")
+    commands.add_parser("home", help="name the folder of Dagster's history, for `export DAGSTER_HOME=...`")
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.command == "list":
-            _say("\n".join(_sync_names(_definitions())))
-            return SUCCEEDED
-        return _run(chosen.sync)
+        if chosen.command == "run":
+            return _run(chosen.sync)
+        _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
+        return SUCCEEDED
     except KeyboardInterrupt:
         _complain(_INTERRUPTED)
         return FAILED
@@ -43,6 +44,16 @@ class _Told(Exception):  # noqa: N818  no error of its own: a text and an exit c
     def __init__(self, text: str, *, code: int = FAILED) -> None:
         super().__init__(text)
         self.code = code
+
+
+def _home() -> str:
+    from pipelines.errors import SyncError  # noqa: PLC0415  late, so that --help is instant
+    from pipelines.instance import dagster_home  # noqa: PLC0415  late, as above
+
+    try:
+        return str(dagster_home(os.environ))
+    except SyncError as error:
+        raise _Told(f"Error: {error}") from None
 
 
 def _run(sync: str) -> int:

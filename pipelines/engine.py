@@ -4,6 +4,7 @@ Expressions are written against unbound tables and compiled here, so that they k
 when it fails may quote a value: its words are not passed on, its kind is.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,20 +44,19 @@ class Engine:
 
     def define(self, name: str, sql: str) -> ir.Table:
         """A view, for what no expression can say: where files lie and how their rows are numbered."""
-        with _engine_errors(f"reading {name}"):
-            self._connection.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS {sql}")
-            return self._table(name)
+        return self._view(name, sql, doing=f"reading {name}")
 
     def parquet(self, name: str, file: Path) -> ir.Table:
-        return self.define(name, f"SELECT * FROM read_parquet({quoted(str(file))}, hive_partitioning = false)")
+        sql = f"SELECT * FROM read_parquet({quoted_file(str(file))}, hive_partitioning = false)"
+        return self._view(name, sql, doing=f"reading {file}")
 
     def numbered_parquet(self, name: str, file: Path) -> ir.Table:
         """The file's rows with `number`, their position in it from 0."""
-        return self.define(
-            name,
+        sql = (
             "SELECT * EXCLUDE (file_row_number), file_row_number AS number "
-            f"FROM read_parquet({quoted(str(file))}, file_row_number = true, hive_partitioning = false)",
+            f"FROM read_parquet({quoted_file(str(file))}, file_row_number = true, hive_partitioning = false)"
         )
+        return self._view(name, sql, doing=f"reading {file}")
 
     def register(self, name: str, table: pa.Table) -> ir.Table:
         """A small Arrow table, or a column of numbers of any length."""
@@ -87,6 +87,11 @@ class Engine:
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
+    def _view(self, name: str, sql: str, *, doing: str) -> ir.Table:
+        with _engine_errors(doing):
+            self._connection.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS {sql}")
+            return self._table(name)
+
     def _table(self, name: str) -> ir.Table:
         arrow = self._connection.sql(f"SELECT * FROM {identifier(name)} LIMIT 0").to_arrow_table()
         return ibis.table(ibis.Schema.from_pyarrow(arrow.schema), name=name)
@@ -105,7 +110,12 @@ def identifier(name: str) -> str:
 
 
 def file_list(files: Sequence[str]) -> str:
-    return "[" + ", ".join(quoted(file) for file in files) + "]"
+    return "[" + ", ".join(quoted_file(file) for file in files) + "]"
+
+
+def quoted_file(file: str) -> str:
+    """One file, though its name holds what the engine reads as a pattern: `a[1].parquet` would mean `a1.parquet`."""
+    return quoted(re.sub(r"[*?[]", r"[\g<0>]", file))
 
 
 @contextmanager
@@ -122,6 +132,9 @@ def _engine_errors(doing: str) -> Iterator[None]:
             raise DataFolderError(
                 f"the disk is full while {doing}; free space or point ATTRIBUTE_SYNC_DATA elsewhere, then run again"
             ) from None
-        raise EngineError(f"the engine could not read or write a file while {doing}") from None
+        raise EngineError(
+            f"the engine could not read or write a file while {doing}; see that it is there, that its disk is whole, "
+            "and that this user may use it"
+        ) from None
     except duckdb.Error as error:
         raise EngineError(f"the engine failed while {doing} ({type(error).__name__})") from None

@@ -72,6 +72,12 @@ def upper_bound(hits: int, drawn: int, *, confidence: float = CONFIDENCE) -> flo
     low, high = hits / drawn, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        chance = sum(math.comb(drawn, k) * middle**k * (1 - middle) ** (drawn - k) for k in range(hits + 1))
+        chance = math.fsum(math.exp(_log_chance(k, drawn, share=middle)) for k in range(hits + 1))
         low, high = (middle, high) if chance > 1 - confidence else (low, middle)
     return high
+
+
+def _log_chance(hits: int, drawn: int, *, share: float) -> float:
+    """Logarithm of the binomial probability: the coefficients of large samples are beyond any float."""
+    ways = math.lgamma(drawn + 1) - math.lgamma(hits + 1) - math.lgamma(drawn - hits + 1)
+    return ways + hits * math.log(share) + (drawn - hits) * math.log1p(-share)

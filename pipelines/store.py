@@ -62,7 +62,8 @@ class Store:
         area = self.root / "temporary"
         make_folder(area)
         _remove_abandoned(area)
-        folder = Path(tempfile.mkdtemp(prefix=f"{run}-{os.getpid()}-", dir=area))
+        with disk_errors(area):
+            folder = Path(tempfile.mkdtemp(prefix=f"{run}-{os.getpid()}-", dir=area))
         try:
             yield folder
         finally:

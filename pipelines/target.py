@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from connectors.tencent_push.client import Client, Credentials
-from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
+from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator, EmulatorDataError
 from connectors.tencent_push.protocol import DOCUMENTED_CALLS_PER_SECOND, AccountType
 from connectors.tencent_push.settings import Settings
+from pipelines.errors import DataFolderError
 from pipelines.store import APPLICATION, Store, make_folder
 
 EMULATOR_HOST = "emulator"
@@ -52,19 +53,29 @@ class Target:
 
     @contextmanager
     def open(self, emulator_file: Path, declared: Mapping[str, AccountType]) -> Iterator[Client]:
-        """A client of the target. The emulator's app gets the attributes that it lacks; a live app is never changed."""
+        """A client of the target. The emulator's app gets the attributes that it lacks; a live app is never changed.
+
+        Raises DataFolderError for an emulator's file that cannot be used.
+        """
         if self.settings is not None:
             with closing(self.settings.make_client()) as client:
                 yield client
             return
         make_folder(emulator_file.parent)
         quota = math.ceil(max(self.calls_per_second, DOCUMENTED_CALLS_PER_SECOND))
-        with Emulator(emulator_file, calls_per_second=quota) as emulator:
+        with _emulator(emulator_file, calls_per_second=quota) as emulator:
             with suppress(ValueError):  # no free slots: the preflight reports it as it would for a live app
                 emulator.declare(declared)
             embedded = Settings(credentials=_EMBEDDED, base_url=emulator.base_url)
             with closing(embedded.make_client()) as client:
                 yield client
+
+
+def _emulator(data_file: Path, *, calls_per_second: int) -> Emulator:
+    try:
+        return Emulator(data_file, calls_per_second=calls_per_second)
+    except EmulatorDataError as error:
+        raise DataFolderError(str(error)) from None
 
 
 _EMBEDDED = Credentials(

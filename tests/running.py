@@ -93,7 +93,7 @@ def run(sync: Sync, *, instance: dg.DagsterInstance | None = None, definitions: 
         return Ran(job.execute_in_process(instance=ephemeral, raise_on_error=False, run_config=_QUIET), sync)
 
 
-_QUIET = {"loggers": {"progress": {}}}
+_QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 
 def emulator_state(data: Path) -> dict[str, dict[str, str]]:

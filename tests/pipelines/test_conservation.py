@@ -13,6 +13,7 @@ from connectors.tencent_push.ledger import Ledger, Settled
 from connectors.tencent_push.outcomes import Change, Outcome
 from pipelines import failed_rows, frames, push
 from pipelines.engine import Engine
+from pipelines.failed_rows import RefusalWriter
 from pipelines.frames import FILE, ROW
 from pipelines.sample_profiles import write_sample_profiles
 from tests.running import Ran, example_attributes, make_sync, run
@@ -150,16 +151,16 @@ def test_an_acknowledgement_missing_from_the_ledger_fails_the_push_check(
 def test_a_refusal_that_is_not_written_down_fails_the_push_check(
     run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = push.RefusalWriter.add
+    original = RefusalWriter.add
     dropped: list[Outcome] = []
 
-    def forgetful(writer: push.RefusalWriter, outcomes: Sequence[Outcome], *arguments: Any) -> None:
+    def forgetful(writer: RefusalWriter, outcomes: Sequence[Outcome], *arguments: Any) -> None:
         kept = list(outcomes)
         if not dropped and kept:
             dropped.append(kept.pop())
         original(writer, kept, *arguments)
 
-    monkeypatch.setattr(push.RefusalWriter, "add", forgetful)
+    monkeypatch.setattr(RefusalWriter, "add", forgetful)
     ran = run_small()
     assert dropped
     assert not ran.succeeded

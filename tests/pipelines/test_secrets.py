@@ -19,6 +19,7 @@ from connectors.tencent_push.emulator import (
     ResetBeforeWrite,
     Status,
 )
+from connectors.tencent_push.emulator.faults import Fault
 from connectors.tencent_push.protocol import AccountType, Command
 from tests.running import Ran, make_sync, run, write_profiles
 
@@ -95,9 +96,14 @@ def test_no_signature_key_account_or_value_is_told(  # noqa: PLR0917  fixtures c
 ) -> None:
     caplog.set_level(logging.DEBUG)
     quoting = f"{ACCOUNT} has {VALUE}"
-    for skip, fault in enumerate(
-        (Status(502), ResetBeforeWrite(), ResetAfterWrite(), HalfBody(), NotJson(quoting.encode()))
-    ):
+    at_the_wire: tuple[Fault, ...] = (
+        Status(502),
+        ResetBeforeWrite(),
+        ResetAfterWrite(),
+        HalfBody(),
+        NotJson(quoting.encode()),
+    )
+    for skip, fault in enumerate(at_the_wire):
         emulator.faults.add(fault, command=Command.SET_ATTR, skip=skip)
     emulator.faults.add(RefuseCall(60007, quoting), command=Command.SET_ATTR, skip=8)
     emulator.faults.add(RefuseCall(70001, quoting), command=Command.SET_ATTR, skip=9)

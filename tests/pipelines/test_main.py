@@ -1,0 +1,110 @@
+"""`python -m pipelines`, run as its users run it."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from connectors.tencent_push.emulator import Emulator
+from tests.project import Project
+from tests.reference import expect
+from tests.running import example_attributes
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a few profiles and one successful run."""
+    project = Project.copy_to(tmp_path_factory.mktemp("project"))
+    project.make_profiles(2_000)
+    return project
+
+
+def test_the_main_command_shows_progress_and_ends_with_a_summary(ready: Project) -> None:
+    ran = ready.run("-m", "pipelines", "run", "example")
+    assert ran.returncode == 0, ran.stderr
+    assert "embedded emulator" in ran.stderr
+    assert "user_id: " in ran.stderr
+    for told in (
+        r"profiles\s+2,000",
+        r"changed\s+\d",
+        r"acknowledged\s+\d",
+        r"calls\s+\d",
+        r"error\s+\d+\s+account_unknown \(code 70107\)",
+        r"notice\s+\d+\s+superseded",
+        r"failed rows\s+\S+\.parquet",
+        r"report\s+\S+\.html",
+    ):
+        assert re.search(told, ran.stdout), told
+    for path in re.findall(r"(/\S+\.(?:parquet|html))", ran.stdout):
+        assert Path(path).is_file()
+    assert "DEBUG" not in ran.stderr
+    assert "Warning" not in ran.stderr
+
+
+def test_the_syncs_are_listed(ready: Project) -> None:
+    assert ready.run("-m", "pipelines", "list").stdout == "example\n"
+
+
+def test_an_unknown_sync_is_told_with_the_known_ones(ready: Project) -> None:
+    ran = ready.run("-m", "pipelines", "run", "exmaple")
+    assert ran.returncode == 1
+    assert "no sync is named 'exmaple'; there are: example" in ran.stderr
+
+
+def test_a_second_run_beside_the_first_ends_at_once_with_75(ready: Project) -> None:
+    lock = ready.folder / "data/locks/emulator-1400000000.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        ran = ready.run("-m", "pipelines", "run", "example")
+    assert ran.returncode == 75
+    assert "another run pushes to app 1400000000" in ran.stderr
+    assert "profiles" not in ran.stderr
+
+
+def test_half_set_credentials_are_told_before_anything_else(ready: Project) -> None:
+    half = Project(ready.folder, {"TENCENT_PUSH_SDKAPPID": "1400000001"})
+    ran = half.run("-m", "pipelines", "run", "example")
+    assert ran.returncode == 1
+    assert "TENCENT_PUSH_IDENTIFIER and TENCENT_PUSH_SECRET_KEY are missing" in ran.stderr
+
+
+def test_two_mistakes_in_the_yaml_are_told_with_their_lines(tmp_path: Path) -> None:
+    project = Project.copy_to(tmp_path / "project")
+    project.edit_yaml("too_long: truncate", "too_long: truncat")
+    project.edit_yaml("column: device_id", "colunm: device_id")
+    ran = project.run("-m", "pipelines", "run", "example")
+    assert ran.returncode == 1
+    lines = project.yaml.read_text(encoding="utf-8").splitlines()
+    for mistake in ("truncat}", "colunm"):
+        number = next(number for number, line in enumerate(lines, start=1) if mistake in line)
+        assert f"{project.yaml}:{number}: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_a_run_that_was_cut_off_is_gone_on_with(how: signal.Signals, tmp_path: Path) -> None:
+    """Nothing acknowledged is forgotten or sent again, and the end is the same as that of a run in one piece."""
+    project = Project.copy_to(tmp_path / "project")
+    project.make_profiles(30_000)
+    process = project.start("-m", "pipelines", "run", "example")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(r"user_id: [1-9][\d,]* of", line):
+            break
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+
+    fast = Project(project.folder, {"TENCENT_PUSH_CALLS_PER_SECOND": "2000"})
+    ran = fast.run("-m", "pipelines", "run", "example")
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"cut off had [1-9][\d,]* changes acknowledged", ran.stderr)
+    assert re.search(r", [1-9][\d,]* unchanged\n", ran.stdout)
+    files = sorted((project.folder / "data/sample_profiles").glob("*.parquet"))
+    with Emulator(project.folder / "data/emulator/app.sqlite") as emulator:
+        state = dict(emulator.attributes())
+    assert state == expect(files, example_attributes([str(file) for file in files])).attributes
+    assert list((project.folder / "data/temporary").iterdir()) == []
+    assert list((project.folder / "data").glob("acknowledged/*/*/*/*.ledger")) == []
