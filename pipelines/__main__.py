@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster_shared.error import SerializableErrorInfo
 
 SUCCEEDED, FAILED, BUSY = 0, 1, 75  # 75: EX_TEMPFAIL, try again later
 
@@ -117,8 +118,16 @@ def _problems(event: "dg.DagsterEvent") -> list[str]:
     failure = event.step_failure_data
     if failure.user_failure_data is not None:
         return [failure.user_failure_data.description or failure.user_failure_data.label]
-    text = failure.error.message.strip() if failure.error else "a step failed without a word"
-    return [_INTERRUPTED if "DagsterExecutionInterruptedError" in text else text]
+    return [_unforeseen(failure.error)]
+
+
+def _unforeseen(error: "SerializableErrorInfo | None") -> str:
+    """What Dagster says of an error that nobody foresaw, down to its first cause."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return "a step failed without a word"
+    return _INTERRUPTED if error.cls_name == "DagsterExecutionInterruptedError" else error.message.strip()
 
 
 _INTERRUPTED = "Interrupted. What was acknowledged is recorded; run again to go on from there."
