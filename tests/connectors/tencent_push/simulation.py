@@ -26,6 +26,7 @@ from connectors.tencent_push.sink import Sink, SinkSettings
 
 SET, REMOVE = Command.SET_ATTR, Command.REMOVE_ATTR
 TODAY = datetime(2026, 1, 2, tzinfo=UTC)
+ACKNOWLEDGED, REJECTED, ERRORED, NOT_ATTEMPTED = OutcomeKind
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Seen:
     at: float
     usersig: int
 
-    def keys(self) -> list[Key]:
+    def sent_rows(self) -> list[Key]:
         return [(self.command, a, orjson.dumps(b)) for a, b in zip(self.accounts, self.attributes, strict=True)]
 
 
@@ -80,6 +81,22 @@ def faulty(call: Seen, fault: Fault, *, written: bool = False, http_status: int 
 
 
 Script = Callable[[Seen], Answer]
+
+
+def scripted(**by_call: Answer | Script) -> Script:
+    """`_0=refused(...)`: what call number 0 gets; every other call is accepted."""
+
+    def script(call: Seen) -> Answer:
+        answer = by_call.get(f"_{call.number}")
+        if answer is None:
+            return accepted(call)
+        return answer(call) if callable(answer) else answer
+
+    return script
+
+
+def always(code: int) -> Script:
+    return lambda call: refused(code)
 
 
 class SimulatedCalls:
@@ -156,7 +173,7 @@ class SimulatedCalls:
         assert all(call.attributes), "an empty row is sent"
         assert len(set(call.accounts)) == len(call.accounts), "an account stands twice in a call"
         assert self._accounts_in_flight.isdisjoint(call.accounts), "an account is in flight twice"
-        assert self._settled.isdisjoint(call.keys()), "a settled row is sent again"
+        assert self._settled.isdisjoint(call.sent_rows()), "a settled row is sent again"
         if self.ledger is not None:
             contents = read_ledger(self.ledger)
             assert contents.unsettled_calls > len(self._running), "the call is not on record"
@@ -168,7 +185,7 @@ class SimulatedCalls:
         if any(error.account not in call.accounts for error in reply.row_errors):
             return
         unsettled = {error.account for error in reply.row_errors if error.code != 0}
-        self._settled |= {key for key in call.keys() if key[1] not in unsettled}
+        self._settled |= {key for key in call.sent_rows() if key[1] not in unsettled}
 
     def _write(self, call: Seen, written: frozenset[str]) -> None:
         for account, attributes in zip(call.accounts, call.attributes, strict=True):

@@ -1,7 +1,7 @@
 import threading
 import time
 
-from connectors.tencent_push.calls import ThreadedCalls
+from connectors.tencent_push.calls import RunningCall, ThreadedCalls
 from connectors.tencent_push.client import CallResult
 from connectors.tencent_push.protocol import Command, Reply
 
@@ -24,15 +24,19 @@ class HeldClient:
     def renew_usersig(self) -> None: ...
 
 
+def has_ended(call: RunningCall) -> bool:
+    return call.ended_at is not None
+
+
 def test_a_call_that_ends_wakes_the_waiting_thread() -> None:
     client = HeldClient()
     calls = ThreadedCalls(client, max_in_flight=2)
     call = calls.start(Command.SET_ATTR, b"{}")
     calls.wait(0)
-    assert call.ended_at is None
+    assert not has_ended(call)
     client.may_answer.set()
     started_at = time.monotonic()
-    while call.ended_at is None:
+    while not has_ended(call):
         calls.wait(10)
     assert time.monotonic() - started_at < 5
     assert call.result is OK

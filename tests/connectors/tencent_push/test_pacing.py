@@ -88,7 +88,7 @@ def test_at_least_97_5_percent_of_the_quota_is_used_and_never_more_than_all_of_i
     seed=st.integers(0, 1000),
 )
 def test_the_quota_holds_when_calls_leave_late_and_answers_take_their_time(
-    quota: int, there: float, jitter: float, back: float, late: float, seed: int
+    *, quota: int, there: float, jitter: float, back: float, late: float, seed: int
 ) -> None:
     """A stall between the permit and the wire delays arrivals; it comes on top of a steady way there."""
     random = Random(seed)

@@ -10,7 +10,7 @@ def test_there_is_no_percentile_before_the_first_call() -> None:
 
 
 @given(latencies=st.lists(st.floats(1e-4, 30), min_size=1, max_size=200), percent=st.sampled_from([50, 95, 99, 100]))
-def test_percentiles_are_right_within_five_percent(latencies: list[float], percent: float) -> None:
+def test_percentiles_are_right_within_five_percent(latencies: list[float], percent: int) -> None:
     histogram = Latencies()
     for latency in latencies:
         histogram.add(latency)

@@ -84,6 +84,7 @@ class Trouble:
     latency=st.sampled_from([0.0, 0.05, 2.0]),
 )
 def test_every_push_keeps_the_rules(
+    *,
     tmp_path_factory: pytest.TempPathFactory,
     changes: list[Change],
     seed: int,
@@ -175,10 +176,11 @@ class Interruption(BaseException):
     seed=st.integers(0, 10**6),
     share=st.sampled_from([0.0, 0.3, 0.8]),
     batch_size=st.sampled_from([1, 7, 100]),
-    waits=st.integers(0, 40),
+    waits=st.integers(1, 40),  # always in the end: a call that hangs is waited for as long as nobody interrupts
     hangs=st.booleans(),
 )
 def test_after_an_interruption_at_any_moment_the_record_denies_nothing_that_was_written(
+    *,
     tmp_path_factory: pytest.TempPathFactory,
     changes: list[Change],
     seed: int,
