@@ -1,0 +1,85 @@
+"""The environment becomes settings, or one clear error that names the variable; nothing is opened or made."""
+
+from pathlib import Path
+
+import pytest
+
+from connectors.tencent_push.errors import SettingsError
+from pipelines.errors import ConfigurationError, DataFolderError
+from pipelines.resources import PROJECT_FOLDER, EnvironmentResource, environment_from
+
+CREDENTIALS = {
+    "TENCENT_PUSH_SDKAPPID": "1400000001",
+    "TENCENT_PUSH_IDENTIFIER": "administrator",
+    "TENCENT_PUSH_SECRET_KEY": "geheim",
+}
+
+
+def test_an_empty_environment_means_the_emulator_and_the_projects_own_data_folder() -> None:
+    found = environment_from({})
+    assert found.target.is_emulator
+    assert found.target.calls_per_second == 100
+    assert found.store.root == PROJECT_FOLDER / "data"
+    assert found.memory_limit == "1GB"
+    assert (PROJECT_FOLDER / "pipelines" / "resources.py").is_file()
+
+
+def test_credentials_mean_a_live_app(tmp_path: Path) -> None:
+    found = environment_from({**CREDENTIALS, "TENCENT_PUSH_REGION": "tokyo", "TENCENT_PUSH_CALLS_PER_SECOND": "50"})
+    assert not found.target.is_emulator
+    assert (found.target.host, found.target.sdkappid) == ("adminapijpn.im.qcloud.com", 1400000001)
+    assert found.target.calls_per_second == 50
+    assert "geheim" not in repr(found)
+
+
+@pytest.mark.parametrize("missing", CREDENTIALS)
+def test_half_set_credentials_name_what_is_missing(missing: str) -> None:
+    with pytest.raises(SettingsError, match=missing) as caught:
+        environment_from({name: value for name, value in CREDENTIALS.items() if name != missing})
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "root"),
+    [
+        ("/srv/sync", Path("/srv/sync")),
+        ("  /srv/sync ", Path("/srv/sync")),
+        ("~/sync", Path("~/sync").expanduser()),
+        ("here", Path.cwd() / "here"),
+        (" ", Path("/base/data")),
+    ],
+)
+def test_the_data_folder_is_absolute(data: str, root: Path) -> None:
+    assert environment_from({"ATTRIBUTE_SYNC_DATA": data}, base=Path("/base")).store.root == root
+
+
+def test_an_address_is_no_data_folder() -> None:
+    with pytest.raises(DataFolderError, match="ATTRIBUTE_SYNC_DATA is 's3://lake/sync'; it must be a folder on this"):
+        environment_from({"ATTRIBUTE_SYNC_DATA": "s3://lake/sync"})
+
+
+@pytest.mark.parametrize("memory", ["1GB", "512MB", "1.5 GiB", "100 KB", "2TB"])
+def test_a_size_is_handed_to_the_engine_as_it_is(memory: str) -> None:
+    assert environment_from({"ATTRIBUTE_SYNC_MEMORY": memory}).memory_limit == memory
+
+
+@pytest.mark.parametrize("memory", ["much", "1", "GB", "-1GB", "1GB; DROP TABLE x", "80%", "1gb"])
+def test_what_is_no_size_names_the_variable_and_an_example(memory: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        environment_from({"ATTRIBUTE_SYNC_MEMORY": memory})
+    assert str(caught.value) == f"ATTRIBUTE_SYNC_MEMORY is {memory!r}; write a size such as 1GB or 512MB"
+
+
+def test_nothing_is_made_by_reading_the_environment(tmp_path: Path) -> None:
+    environment_from({"ATTRIBUTE_SYNC_DATA": str(tmp_path / "data")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_resource_reads_the_environment_when_it_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    resource = EnvironmentResource()
+    monkeypatch.setenv("ATTRIBUTE_SYNC_DATA", str(tmp_path / "one"))
+    assert resource.current().store.root == tmp_path / "one"
+    monkeypatch.setenv("ATTRIBUTE_SYNC_DATA", str(tmp_path / "two"))
+    assert resource.current().store.root == tmp_path / "two"
