@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from connectors.tencent_push.ledger import LedgerContents, read_ledger
 from connectors.tencent_push.protocol import AccountType, Command
-from pipelines.engine import Engine
+from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.errors import DataFolderError
-from pipelines.mapping import FRAME_COLUMNS, ROW_NUMBER_COLUMNS
+from pipelines.mapping import FRAME_COLUMNS
 from pipelines.store import disk_errors, make_folder, whole_file
 
 LAYOUT = 1
@@ -33,7 +33,7 @@ IS_SET, MAYBE_SET, IS_REMOVED, MAYBE_REMOVED = "__is_set", "__maybe_set", "__is_
 KNOWN = "__known_"
 _FLAGS = (IS_SET, MAYBE_SET, IS_REMOVED, MAYBE_REMOVED)
 _OWN_COLUMNS = {"account", "uncertain", "acknowledged_at"}
-_EFFECT_COLUMNS = {*FRAME_COLUMNS, *ROW_NUMBER_COLUMNS, *_FLAGS}
+_EFFECT_COLUMNS = {*FRAME_COLUMNS, ROW_NUMBER, *_FLAGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ def _effects(engine: Engine, contents: LedgerContents, frame_file: Path, *, name
     )
     for flag, column in zip(_FLAGS, numbers, strict=True):
         listed = engine.register(f"{name}{flag}", pa.table({f"{flag}_number": pa.array(column, pa.int64())}))
-        said = said.left_join(listed, said.number == listed[f"{flag}_number"])
+        said = said.left_join(listed, said[ROW_NUMBER] == listed[f"{flag}_number"])
     marked = said.mutate(**{flag: said[f"{flag}_number"].notnull() for flag in _FLAGS})
     return marked.filter(ibis.or_(*(marked[flag] for flag in _FLAGS))).drop(*(f"{flag}_number" for flag in _FLAGS))
 

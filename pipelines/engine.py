@@ -20,6 +20,7 @@ from pipelines.errors import DataFolderError, EngineError
 from pipelines.store import whole_file
 
 ROW_GROUP_ROWS = 100_000
+ROW_NUMBER = "__row_number"
 
 
 class Engine:
@@ -51,9 +52,9 @@ class Engine:
         return self._view(name, sql, doing=f"reading {file}")
 
     def numbered_parquet(self, name: str, file: Path) -> ir.Table:
-        """The file's rows with `number`, their position in it from 0."""
+        """The file's rows with `ROW_NUMBER`, their position in it from 0."""
         sql = (
-            "SELECT * EXCLUDE (file_row_number), file_row_number AS number "
+            f"SELECT * EXCLUDE (file_row_number), file_row_number AS {ROW_NUMBER} "
             f"FROM read_parquet({quoted_file(str(file))}, file_row_number = true, hive_partitioning = false)"
         )
         return self._view(name, sql, doing=f"reading {file}")
@@ -130,7 +131,8 @@ def _engine_errors(doing: str) -> Iterator[None]:
     except duckdb.IOException as error:
         if "No space left" in str(error) or "Could not write" in str(error):
             raise DataFolderError(
-                f"the disk is full while {doing}; free space or point ATTRIBUTE_SYNC_DATA elsewhere, then run again"
+                f"the disk is full, or fails, while {doing}; "
+                "free space or point ATTRIBUTE_SYNC_DATA elsewhere, then run again"
             ) from None
         raise EngineError(
             f"the engine could not read or write a file while {doing}; see that it is there, that its disk is whole, "

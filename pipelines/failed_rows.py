@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from connectors.tencent_push.errors import lookup
 from connectors.tencent_push.outcomes import Outcome, Refusal
 from connectors.tencent_push.protocol import AccountType, Command
-from pipelines.engine import Engine
+from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.mapping import SyncMapping
 from pipelines.reasons import EXPLAINED_REFUSALS, Severity
 from pipelines.store import disk_errors, make_folder
@@ -175,13 +175,18 @@ def write_failed_rows(
     )
     before = None if history is None else engine.parquet("failed_before", history)
     with_history = _with_history(failed, before, facts)
-    return engine.write_parquet(with_history.select(*SCHEMA.names), path, metadata={"schema_version": SCHEMA_VERSION})
+    return engine.write_parquet(
+        with_history.select(*SCHEMA.names), path, metadata={"schema_version": SCHEMA_VERSION, "target": facts.target}
+    )
 
 
-def latest_before(folder: Path, *, run_id: str) -> Path | None:
-    """The newest failed-rows file in the sync's folder that is not this run's."""
+def latest_before(folder: Path, *, run_id: str, target: str) -> Path | None:
+    """The newest failed-rows file in the sync's folder that is of the same target, and not this run's."""
     files = [file for file in folder.glob("date=*/*.parquet") if file.stem != run_id]
-    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        if (pq.read_metadata(file).metadata or {}).get(b"target") == target.encode():
+            return file
+    return None
 
 
 def _moment(moment: datetime) -> ir.TimestampValue:
@@ -206,7 +211,7 @@ def _of_validation(invalid: ir.Table, facts: RunFacts) -> ir.Table:
 def _of_push(refused: ir.Table, frame: ir.Table, *, kind: AccountType, column: str) -> ir.Table:
     null = ibis.null(str)
     mine = refused.filter(refused.account_type == kind.value)
-    rows = frame.select(frame_number=frame.number, account=frame.account, source_file=frame.source_file,
+    rows = frame.select(frame_number=frame[ROW_NUMBER], account=frame.account, source_file=frame.source_file,
                         source_row=frame.source_row)  # fmt: skip
     joined = mine.join(rows, mine.number == rows.frame_number)
     return joined.mutate(

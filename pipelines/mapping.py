@@ -25,8 +25,10 @@ from pydantic_core import core_schema
 
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
 
-FRAME_COLUMNS = ("account", "changed", "removed", "uncertain", "acknowledged_at", "source_file", "source_row")
-ROW_NUMBER_COLUMNS = ("number", "file_row_number")  # what a frame's rows are numbered by when it is read
+FRAME_COLUMNS = (
+    *("account", "changed", "removed", "uncertain", "acknowledged_at", "source_file", "source_row"),
+    "file_row_number",  # the engine's own name for a row's place in its file
+)
 RESERVED_PREFIX = "__"  # what the comparison with the acknowledged attributes puts before its own columns
 
 
@@ -81,10 +83,9 @@ def _attribute_name(name: str) -> str:
         raise ValueError(
             f"an attribute's name has 1 to {MAX_NAME_BYTES} UTF-8 bytes; this one has {len(name.encode())}"
         )
-    reserved = FRAME_COLUMNS + ROW_NUMBER_COLUMNS
-    if name.lower() in reserved or name.startswith(RESERVED_PREFIX):
+    if name.lower() in FRAME_COLUMNS or name.startswith(RESERVED_PREFIX):
         raise ValueError(
-            f"the name is reserved for a column of the frames ({', '.join(reserved)}, and what begins with "
+            f"the name is reserved for a column of the frames ({', '.join(FRAME_COLUMNS)}, and what begins with "
             f"{RESERVED_PREFIX}); declare the attribute under another name"
         )
     return name

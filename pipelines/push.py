@@ -26,8 +26,8 @@ from connectors.tencent_push.pacing import Quota
 from connectors.tencent_push.protocol import AccountType
 from connectors.tencent_push.report import Progress, SinkReport
 from connectors.tencent_push.sink import Sink
-from pipelines.acknowledged import AcknowledgedAttributes, Folded, Owner
-from pipelines.engine import Engine
+from pipelines.acknowledged import KNOWN, AcknowledgedAttributes, Folded, Owner
+from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.failed_rows import RefusalWriter, RunFacts, latest_before, write_failed_rows
 from pipelines.frames import Frame
@@ -206,7 +206,7 @@ class Push:
             invalid_rows=frames.invalid_rows,
             refusals=folder / "refusals.parquet",
             frames={frame.account_type: frame.path for frame in frames.frames},
-            history=latest_before(self.store.failed_rows(self.sync), run_id=self.run_id),
+            history=latest_before(self.store.failed_rows(self.sync), run_id=self.run_id, target=self.target.host),
         )
 
     def _require_same_target(self, frames: FrameSet) -> None:
@@ -260,19 +260,21 @@ def _changes_in(chunk: pd.DataFrame, names: list[str]) -> Iterator[Change]:
 
 
 def _acknowledged_rows(rows: ir.Table, known: ir.Table, names: list[str]) -> ir.Table:
-    renamed = known.select(
-        known_account=known.account,
-        known_uncertain=known.uncertain,
-        **{f"known_{name}": known[name] if name in known.columns else ibis.null(str) for name in names},
-    )
-    joined = rows.inner_join(renamed, rows.account == renamed.known_account)
+    """Numbers of the rows whose every request is what `known` holds for certain."""
+    columns = {f"{KNOWN}{name}": known[name] if name in known.columns else ibis.null(str) for name in names}
+    own = {f"{KNOWN}account": known.account, f"{KNOWN}uncertain": known.uncertain}
+    renamed = known.select(**columns, **own)
+    joined = rows.inner_join(renamed, rows.account == renamed[f"{KNOWN}account"])
     conditions = [joined.changed.concat(joined.removed).length() > 0]
     for name in names:
-        is_wanted = ~joined.changed.contains(name) | (joined[name] == joined[f"known_{name}"]).fill_null(False)
-        is_gone = ~joined.removed.contains(name) | joined[f"known_{name}"].isnull()
-        asked = joined.changed.contains(name) | joined.removed.contains(name)
-        conditions += [is_wanted, is_gone, ~(asked & joined.known_uncertain.contains(name))]
-    return joined.filter(*conditions).select("number").order_by("number")
+        is_changed, is_removed = joined.changed.contains(name), joined.removed.contains(name)
+        is_set = (joined[name] == joined[f"{KNOWN}{name}"]).fill_null(False)
+        is_certain = ~joined[f"{KNOWN}uncertain"].contains(name)
+        conditions += [
+            ~is_changed | (is_set & is_certain),
+            ~is_removed | (joined[f"{KNOWN}{name}"].isnull() & is_certain),
+        ]
+    return joined.filter(*conditions).select(number=joined[ROW_NUMBER]).order_by("number")
 
 
 def _with_refusals(engine: Engine, refused: ir.Table, tally: Tally, *, kind: AccountType) -> Tally:

@@ -77,7 +77,7 @@ EXPLAINED: Mapping[Reason, Explained] = {
     ),
     Reason.VALUE_INVALID: Explained(
         Severity.ERROR,
-        "The value holds a control character, or is not a number; the attribute was left out.",
+        "The value holds a control character, or is no finite number or date; the attribute was left out.",
         "Correct the value in the source.",
     ),
 }

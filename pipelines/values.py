@@ -14,6 +14,7 @@ from pipelines.mapping import AttributeMapping, TooLong
 from pipelines.reasons import Reason
 
 CONTROL_CHARACTER = r"\p{Cc}"
+FOUR_DIGIT_YEAR = r"\A\d{4}-\d\d-\d\d(T|\z)"  # ISO 8601 without an agreement; infinity has none
 TIMESTAMP_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -57,6 +58,8 @@ def value_expressions(column: ir.Value, mapping: AttributeMapping) -> ValueExpre
         return _limited(text, is_invalid=text.re_search(CONTROL_CHARACTER), too_long=mapping.too_long)
     if kind.is_floating():
         return _limited(text, is_invalid=_is_no_number(text), too_long=mapping.too_long)
+    if kind.is_date() or kind.is_timestamp():
+        return _limited(text, is_invalid=~text.re_search(FOUR_DIGIT_YEAR), too_long=mapping.too_long)
     return ValueExpressions(text=text, value=text, reason=ibis.null(str), is_absent=text.isnull())
 
 

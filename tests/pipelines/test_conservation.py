@@ -14,8 +14,8 @@ from connectors.tencent_push.outcomes import Change, Outcome
 from pipelines import failed_rows, frames, push
 from pipelines.engine import Engine
 from pipelines.failed_rows import RefusalWriter
-from pipelines.frames import FILE, ROW
 from pipelines.sample_profiles import write_sample_profiles
+from pipelines.source_rows import FILE, ROW
 from tests.running import Ran, example_attributes, make_sync, run
 
 FRAME_CHECK = "user_id_attributes:conservation"

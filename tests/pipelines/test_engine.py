@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engine import Engine, file_list, identifier, quoted
+from pipelines.engine import ROW_NUMBER, Engine, file_list, identifier, quoted
 from pipelines.errors import DataFolderError, EngineError
 
 SMALL_MEMORY = "100MB"
@@ -67,9 +67,9 @@ def test_rows_are_numbered_by_their_place_in_the_file(engine: Engine, tmp_path: 
     path = tmp_path / "account_type=user_id" / "rows.parquet"
     engine.write_parquet(texts(engine, 250_000).drop("number"), path)
     numbered = engine.numbered_parquet("numbered", path)
-    assert sorted(numbered.columns) == ["number", "text"]
+    assert sorted(numbered.columns) == [ROW_NUMBER, "text"]
     first = pq.read_table(path)
-    (found,) = engine.rows(numbered.filter(numbered.number == 249_999))
+    (found,) = engine.rows(numbered.filter(numbered[ROW_NUMBER] == 249_999))
     assert found["text"] == first["text"][249_999].as_py()
 
 
@@ -84,7 +84,9 @@ def test_a_folders_name_is_no_column(engine: Engine, tmp_path: Path) -> None:
 def test_a_full_disk_says_so_and_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     (tmp_path / f".rows.parquet.{os.getpid()}.part").symlink_to("/dev/full")
-    with pytest.raises(DataFolderError, match=r"the disk is full while writing .*; free space or point ATTRIBUTE_SYNC"):
+    with pytest.raises(
+        DataFolderError, match=r"the disk is full, or fails, while writing .*; free space or point ATTRIBUTE_SYNC"
+    ):
         engine.write_parquet(texts(engine, 200_000), path)
     assert list(tmp_path.iterdir()) == []
 
@@ -160,6 +162,6 @@ def test_a_name_that_looks_like_a_pattern_is_one_file(engine: Engine, tmp_path: 
             pq.write_table(pa.table({"place": [f"{each.name}/{stem}"]}), each / f"{stem}.parquet")
     file = folder / f"{name}.parquet"
     assert engine.rows(engine.parquet("one", file)) == [{"place": f"{name}/{name}"}]
-    assert engine.rows(engine.numbered_parquet("one", file)) == [{"place": f"{name}/{name}", "number": 0}]
+    assert engine.rows(engine.numbered_parquet("one", file)) == [{"place": f"{name}/{name}", ROW_NUMBER: 0}]
     sources = engine.define("sources", f"SELECT place, filename FROM read_parquet({file_list([str(file)])})")
     assert engine.rows(sources) == [{"place": f"{name}/{name}", "filename": str(file)}]

@@ -200,15 +200,23 @@ def test_another_targets_failures_are_no_history(engine: Engine, tmp_path: Path)
     assert [row["failed_runs"] for row in rows] == [1]
 
 
-def test_the_run_before_is_the_newest_file_of_another_run(tmp_path: Path) -> None:
-    assert latest_before(tmp_path / "none", run_id="run-3") is None
-    files = [tmp_path / f"date=2026-01-0{day}" / f"run-{day}.parquet" for day in (1, 2, 3)]
-    for age, file in enumerate(files):
-        file.parent.mkdir()
-        file.touch()
+def test_the_run_before_is_the_newest_file_of_another_run_against_the_same_target(
+    engine: Engine, tmp_path: Path
+) -> None:
+    def before(run_id: str, target: str = "emulator") -> Path | None:
+        return latest_before(tmp_path / "sync=nightly", run_id=run_id, target=target)
+
+    assert before("run-3") is None
+    files = [tmp_path / "sync=nightly" / f"date=2026-01-0{day}" / f"run-{day}.parquet" for day in (1, 2, 3)]
+    for age, (file, target) in enumerate(zip(files, ("emulator", "emulator", "console.tim.qq.com"), strict=True)):
+        written = write(engine, tmp_path, [{"user": "u0", "town": "a\n"}], day=age, target=target)
+        file.parent.mkdir(parents=True)
+        written.rename(file)
         os.utime(file, (age, age))
-    assert latest_before(tmp_path, run_id="run-3") == files[1]
-    assert latest_before(tmp_path, run_id="run-4") == files[2]
+    assert before("run-4") == files[1]
+    assert before("run-2") == files[0]
+    assert before("run-4", "console.tim.qq.com") == files[2]
+    assert before("run-4", "adminapisgp.im.qcloud.com") is None
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------

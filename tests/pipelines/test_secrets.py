@@ -108,8 +108,9 @@ def test_no_signature_key_account_or_value_is_told(  # noqa: PLR0917  fixtures c
     emulator.faults.add(RefuseCall(60007, quoting), command=Command.SET_ATTR, skip=8)
     emulator.faults.add(RefuseCall(70001, quoting), command=Command.SET_ATTR, skip=9)
     emulator.faults.add(RefuseCall(90033, quoting), command=Command.SET_ATTR, skip=10)
-    refused = {f"{ACCOUNT}-{number}": code for number, code in ((3, 90033), (4, 70107), (5, 99999), (6, 91000))}
+    refused = {f"{ACCOUNT}-{number}": code for number, code in ((3, 90033), (4, 70107), (5, 99999))}
     emulator.faults.add(RefuseRows(refused, quoting), command=Command.SET_ATTR, accounts=set(refused), times=None)
+    emulator.faults.add(RefuseRows({f"{ACCOUNT}-6": 91000}, quoting), command=Command.SET_ATTR, skip=11)
     if stops:
         emulator.faults.add(RefuseCall(60021, quoting), command=Command.SET_ATTR, skip=15, times=None)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:

@@ -234,5 +234,16 @@ def test_nanoseconds_and_zones_give_the_moment_in_utc(engine: Engine, folder: Pa
     ]
 
 
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.timestamp("us", "UTC")], ids=str)
+def test_a_date_or_time_beyond_the_year_9999_is_invalid(engine: Engine, folder: Path, kind: pa.DataType) -> None:
+    """Warehouses write `infinity` as the last moment that the type can hold."""
+    days = [0, 2_932_896, 2_932_897, 106_751_990, -800_000]
+    unit = 1 if pa.types.is_date(kind) else 86_400_000_000
+    storage = pa.int32() if pa.types.is_date(kind) else pa.int64()
+    values = through_engine(engine, folder, pa.array([day * unit for day in days], storage).cast(kind))
+    assert [value.reason for value in values] == [None, None, *["value_invalid"] * 3]
+    assert [str(value.value)[:10] for value in values[:2]] == ["1970-01-01", "9999-12-31"]
+
+
 def test_a_column_of_nothing_but_nulls_is_absent(engine: Engine, folder: Path) -> None:
     assert through_engine(engine, folder, pa.nulls(2)) == [Value(None, None, None, True)] * 2
