@@ -75,9 +75,7 @@ def _run(sync: str) -> int:
     definitions = _definitions()
     if sync not in _sync_names(definitions):
         raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(_sync_names(definitions)) or 'none'}")
-    target = environment.target
-    kind = "the embedded emulator" if target.is_emulator else f"app {target.sdkappid} at {target.host}"
-    _complain(f"Sync {sync} to {kind}, data in {environment.store.root}")
+    _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store.root}")
     with instance:
         result = definitions.resolve_job_def(sync).execute_in_process(
             instance=instance, raise_on_error=False, run_config={"loggers": {"progress": {}}}
@@ -91,6 +89,9 @@ def _tell(sync: str, result: "dg.ExecuteInProcessResult") -> int:
     report = dg.AssetKey([sync, "failure_report"])
     if any(event.asset_key == report for event in result.get_asset_materialization_events()):
         _say(result.asset_value(report).text)
+    for check in result.get_asset_check_evaluations():
+        if check.check_name == "read_back":
+            (_say if check.passed else _complain)(f"  read back       {check.description}")
     if result.success:
         return SUCCEEDED
     problems = [text for event in result.all_events for text in _problems(event)]
@@ -127,7 +128,8 @@ def _unforeseen(error: "SerializableErrorInfo | None") -> str:
         error = error.cause
     if error is None:
         return "a step failed without a word"
-    return _INTERRUPTED if error.cls_name == "DagsterExecutionInterruptedError" else error.message.strip()
+    interrupted = error.cls_name == "DagsterExecutionInterruptedError" or "Query interrupted" in error.message
+    return _INTERRUPTED if interrupted else error.message.strip()
 
 
 _INTERRUPTED = "Interrupted. What was acknowledged is recorded; run again to go on from there."
@@ -159,6 +161,8 @@ def _mistakes(error: BaseException) -> list[str]:
 def _mistake(place: str, message: str) -> str:
     """Dagster writes `<path> at <file>:<line>`; people look for the file first."""
     path, found, line = place.strip("`").rpartition(" at ")
+    if message == "Extra inputs are not permitted":
+        message = "this key is not known here; look for a slip in its name"
     return f"{line}: {path}: {message}" if found else f"{place}: {message}"
 
 

@@ -25,6 +25,7 @@ from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_declared
 from pipelines.push import FrameSet, Push, PushResult, locked
 from pipelines.resources import Environment, EnvironmentResource
+from pipelines.store import KEPT_RUNS
 from pipelines.summary import Report, report_table, write_report
 
 
@@ -98,7 +99,8 @@ def user_profiles(sync: Sync) -> dg.AssetsDefinition:
                 memory_limit=current.memory_limit,
                 on_rows=every_few_seconds(lambda rows: context.log.info(f"{rows:,} profiles so far")),
             )
-            context.log.info(f"{manifest.rows:,} profiles in {len(manifest.files)} files")
+            files = len(manifest.files)
+            context.log.info(f"{manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}")
             facts = metadata.of_profiles(manifest, sync.mapping) | metadata.of_target(current.target)
             return dg.MaterializeResult(asset_key=sync.key("user_profiles"), value=manifest, metadata=facts)
 
@@ -157,7 +159,8 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
 
 def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.AssetExecutionContext) -> FrameSet:
     push = _push_of(sync, current, context)
-    with current.target.open(current.store.emulator_file(), sync.mapping.declared()) as client:
+    push.require_emulator()
+    with current.target.open(current.store.emulator_file(sync.name), sync.mapping.declared()) as client:
         check_declared(sync.mapping, client.get_attr_name(), yaml_file=sync.yaml_file)
     with (
         current.store.temporary(context.run.run_id) as folder,
@@ -165,7 +168,7 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
     ):
         with locked(current.store, current.target):
             push.fold_leftovers(engine)
-            current.store.prune(sync.name)
+            current.store.prune(sync.name, keep=KEPT_RUNS - 1)  # this run's make it full
         states = {kind: push.acknowledged(kind) for kind in sync.mapping.account_types()}
         generations = {kind: state.current().number for kind, state in states.items()}
         check_unchanged(manifest)
@@ -235,7 +238,7 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
         with told_plainly():
             current = environment.current()
             work = _push_of(sync, current, context)
-            with current.target.open(current.store.emulator_file(), sync.mapping.declared()) as client:
+            with current.target.open(current.store.emulator_file(sync.name), sync.mapping.declared()) as client:
                 result = work.run(frames, client)
             about = metadata.of_target(current.target)
             # What happened is handed on first, the page for analysts included; that the push stopped is said after it.

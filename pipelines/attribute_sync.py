@@ -1,6 +1,9 @@
 """The component: one YAML file -> assets, checks, a job and a schedule. It reads nothing but the YAML at load."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
@@ -9,6 +12,7 @@ from pipelines import assets
 from pipelines.assets import Sync
 from pipelines.mapping import Schedule, SyncMapping, mapping_from
 from pipelines.resources import PROJECT_FOLDER
+from pipelines.yaml_lines import duplicate_keys
 
 
 class AttributeSync(dg.Component):
@@ -26,12 +30,32 @@ class AttributeSync(dg.Component):
         """The sync is named like its folder. `{{ env.NAME }}` is replaced here, before anything is checked twice."""
         if not isinstance(attributes, SyncMapping):
             raise dg.DagsterInvalidDefinitionError(f"{context.path}: `attributes:` is missing")
-        resolved = context.resolution_context.resolve_value(attributes.model_dump(mode="json"))
         folder = Path(context.path)
-        return cls(Sync(folder.name, mapping_from(resolved), folder / "defs.yaml", PROJECT_FOLDER))
+        file = folder / "defs.yaml"
+        problems = [*_name_problems(folder.name, file), *duplicate_keys(file)]
+        if problems:
+            raise dg.DagsterInvalidDefinitionError("\n".join(problems))
+        written = attributes.model_dump(mode="json")
+        resolved = _without_missing(context.resolution_context.resolve_value(written), written)
+        return cls(Sync(folder.name, mapping_from(resolved), file, PROJECT_FOLDER))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002  Dagster's signature
         return build_definitions(self.sync)
+
+
+def _name_problems(name: str, file: Path) -> Iterator[str]:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        yield f"{file}: a sync is named like its folder, in letters, digits and underscores; {name!r} is not"
+
+
+def _without_missing(resolved: Any, written: Any) -> Any:
+    """`resolved`, but for variables that are not set: their template stays, and is told when the sync runs.
+
+    One machine loads the syncs of all teams; a variable that one of them lacks must not stop the others.
+    """
+    if isinstance(written, dict):
+        return {key: _without_missing(resolved[key], value) for key, value in written.items()}
+    return written if resolved is None else resolved
 
 
 def build_definitions(sync: Sync) -> dg.Definitions:

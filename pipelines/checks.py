@@ -110,7 +110,7 @@ def read_back_check(
         push = push_of(current, context)
         expected = sample_acknowledged(push, current)
         try:
-            with current.target.open(current.store.emulator_file(), mapping.declared()) as client:
+            with current.target.open(current.store.emulator_file(push.sync), mapping.declared()) as client:
                 found = read_back(client, expected, wait=wait)
         except TencentPushError as error:
             return dg.AssetCheckResult(
@@ -129,7 +129,17 @@ def _read_back_result(found: ReadBack) -> dg.AssetCheckResult:
         passed=found.mismatched == 0,
         severity=dg.AssetCheckSeverity.WARN,
         metadata=facts,
-        description=f"{found.matching:,} of {found.sampled:,} sampled accounts hold just what was acknowledged.",
+        description=_read_back_text(found),
+    )
+
+
+def _read_back_text(found: ReadBack) -> str:
+    text = f"{found.matching:,} of {found.sampled:,} sampled accounts hold just what was acknowledged"
+    if found.mismatched == 0:
+        return text
+    return (
+        f"{text}: something else changes the app, or its data were reset. To send everything again, remove this "
+        "sync's folder in the data folder's acknowledged/target=..., then run again"
     )
 
 

@@ -119,6 +119,9 @@ def quoted_file(file: str) -> str:
     return quoted(re.sub(r"[*?[]", r"[\g<0>]", file))
 
 
+_DISK_WORDS = ("No space left", "Could not write", "Disk quota exceeded", "Could not truncate", "failed to write")
+
+
 @contextmanager
 def _engine_errors(doing: str) -> Iterator[None]:
     try:
@@ -128,15 +131,16 @@ def _engine_errors(doing: str) -> Iterator[None]:
             f"the engine ran out of memory while {doing}; raise ATTRIBUTE_SYNC_MEMORY (for example to 2GB) "
             "or free disk space for its temporary area, then run again"
         ) from None
-    except duckdb.IOException as error:
-        if "No space left" in str(error) or "Could not write" in str(error):
+    except duckdb.Error as error:
+        # A full disk comes as an IOException, but in the middle of a transaction or a checkpoint as others, too.
+        if any(words in str(error) for words in _DISK_WORDS):
             raise DataFolderError(
-                f"the disk is full, or fails, while {doing}; "
+                f"No space left on the data folder's disk, or it fails, while {doing}; "
                 "free space or point ATTRIBUTE_SYNC_DATA elsewhere, then run again"
             ) from None
-        raise EngineError(
-            f"the engine could not read or write a file while {doing}; see that it is there, that its disk is whole, "
-            "and that this user may use it"
-        ) from None
-    except duckdb.Error as error:
+        if isinstance(error, duckdb.IOException):
+            raise EngineError(
+                f"the engine could not read or write a file while {doing}; see that it is there, that its disk is "
+                "whole, and that this user may use it"
+            ) from None
         raise EngineError(f"the engine failed while {doing} ({type(error).__name__})") from None

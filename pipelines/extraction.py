@@ -1,5 +1,6 @@
 """A sync's source -> a manifest of Parquet files whose columns fit the mapping; nothing of it knows Dagster."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pyarrow.parquet as pq
 from connectors.profiles.errors import SourceColumnError, SourceUnreadableError
 from connectors.profiles.parquet import Manifest, read_manifest
 from connectors.profiles.warehouse import extract
+from pipelines.errors import ConfigurationError
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_source, missing_columns
+from pipelines.yaml_lines import locate
 
 
 def extract_profiles(
@@ -27,6 +30,7 @@ def extract_profiles(
     `base` is where relative paths start. `on_rows` hears the rows so far while a warehouse answers. Raises
     ConfigurationError, with the YAML's line, for columns that are missing or of a type that has no text.
     """
+    _require_variables(mapping, yaml_file)
     columns = mapping.columns()
     try:
         if mapping.source.warehouse is not None:
@@ -45,6 +49,17 @@ def extract_profiles(
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     return manifest
+
+
+def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
+    """A template that is still one names a variable that was not set when the YAML was loaded."""
+    warehouse = mapping.source.warehouse
+    places = {("parquet",): str(mapping.source.parquet), ("warehouse", "uri"): warehouse.uri if warehouse else ""}
+    for path, text in places.items():
+        template = re.search(r"\{\{.*?\}\}", text)
+        if template:
+            line = locate(yaml_file, ("attributes", "source", *path))
+            raise ConfigurationError(f"{line}: {template[0]} has no value; set the variable, then run again")
 
 
 def unreadable_file(manifest: Manifest) -> SourceUnreadableError | None:

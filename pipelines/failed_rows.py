@@ -6,7 +6,7 @@ comes from the invalid rows, the push's part from `RefusalWriter`; both are join
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -84,6 +84,15 @@ class RunFacts:
     target: str
     run_started_at: datetime
     validated_at: datetime
+
+    def file_metadata(self) -> dict[str, str]:
+        """What the next run needs to find the file again, whatever became of its name and times."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": self.target,
+            "run_id": self.run_id,
+            "run_started_at": self.run_started_at.astimezone(UTC).isoformat(),
+        }
 
 
 class RefusalWriter:
@@ -175,22 +184,32 @@ def write_failed_rows(
     )
     before = None if history is None else engine.parquet("failed_before", history)
     with_history = _with_history(failed, before, facts)
-    return engine.write_parquet(
-        with_history.select(*SCHEMA.names), path, metadata={"schema_version": SCHEMA_VERSION, "target": facts.target}
-    )
+    return engine.write_parquet(with_history.select(*SCHEMA.names), path, metadata=facts.file_metadata())
 
 
 def latest_before(folder: Path, *, run_id: str, target: str) -> Path | None:
-    """The newest failed-rows file in the sync's folder that is of the same target, and not this run's."""
-    files = [file for file in folder.glob("date=*/*.parquet") if file.stem != run_id]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
-        if (pq.read_metadata(file).metadata or {}).get(b"target") == target.encode():
-            return file
-    return None
+    """The failed-rows file of the newest other run against the same target; what cannot be read is passed over.
+
+    People open, copy and spoil files here: a file is known by what it says of itself, not by its name or time.
+    """
+    newest: tuple[str, Path] | None = None
+    for file in folder.glob("date=*/*.parquet"):
+        facts = _facts_of(file)
+        if facts.get("run_id", run_id) != run_id and facts.get("target") == target:
+            newest = max(newest or ("", file), (facts["run_started_at"], file))
+    return newest[1] if newest else None
+
+
+def _facts_of(file: Path) -> dict[str, str]:
+    try:
+        metadata = pq.read_metadata(file).metadata or {}
+    except (OSError, pa.ArrowException):
+        return {}
+    return {key.decode(): value.decode(errors="replace") for key, value in metadata.items() if key != b"ARROW:schema"}
 
 
 def _moment(moment: datetime) -> ir.TimestampValue:
-    return ibis.literal(moment.replace(tzinfo=None)).cast("timestamp('UTC', 6)")
+    return ibis.literal(moment.astimezone(UTC).replace(tzinfo=None)).cast("timestamp('UTC', 6)")
 
 
 def _of_validation(invalid: ir.Table, facts: RunFacts) -> ir.Table:

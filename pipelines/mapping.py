@@ -4,6 +4,7 @@ Everything that can be known from the YAML alone is checked here; what needs the
 declared attributes is checked before the first row is read (see preflight.py). Nothing here does I/O.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -200,6 +201,12 @@ class Schedule(_Strict):
         return self
 
 
+def _owner(text: str) -> str:
+    if not re.fullmatch(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+", text):
+        raise ValueError('an owner is an e-mail address, or a team such as "team:growth"')
+    return text
+
+
 class SyncMapping(_Strict):
     """The `attributes:` of one defs.yaml."""
 
@@ -208,7 +215,7 @@ class SyncMapping(_Strict):
     accounts: Accounts
     frames: Literal["changed", "all"] = "changed"
     schedule: Schedule | None = None
-    owners: list[str] = Field(default_factory=list)
+    owners: list[Annotated[str, AfterValidator(_owner)]] = Field(default_factory=list)
 
     def account_types(self) -> dict[AccountType, AccountMapping]:
         """The account types that this sync fills, UserIDs first."""

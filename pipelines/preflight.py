@@ -113,7 +113,12 @@ def _where_problem(column: str, wanted: object, kind: pa.DataType) -> str | None
         is_fit = pa.types.is_integer(kind)
     else:
         is_fit = _is_text(kind)
-    return None if is_fit else f"`where` compares column {column!r}, which is {kind}, with a {type(wanted).__name__}"
+    if is_fit:
+        return None
+    return (
+        f"`where` compares column {column!r}, which is {kind}, with {wanted!r}; "
+        "quote text, and write true, false and whole numbers without quotes"
+    )
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:

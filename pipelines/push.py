@@ -105,6 +105,16 @@ class Push:
         owner = Owner(self.target.host, self.target.sdkappid, self.sync, kind)
         return AcknowledgedAttributes(self.store.acknowledged(self.target.name, self.sync, kind), owner)
 
+    def require_emulator(self) -> None:
+        """Raise when the embedded emulator's app is gone while this sync remembers what it acknowledged."""
+        file = self.store.emulator_file(self.sync)
+        known = [self.acknowledged(kind) for kind in self.mapping.account_types()]
+        if self.target.is_emulator and not file.exists() and any(each.current().number for each in known):
+            raise DataFolderError(
+                f"{file} is gone, but what the emulator acknowledged is still on record: restore it, or remove "
+                f"{known[0].folder.parent} as well to begin anew"
+            )
+
     def fold_leftovers(self, engine: Engine) -> list[Folded]:
         """Take over what runs recorded that died in their push, so that nothing acknowledged is forgotten."""
         folded = []
@@ -331,10 +341,12 @@ def progress_text(progress: Progress, frame: Frame) -> str:
     """Counts and rates; no account and no value."""
     acknowledged = progress.changes.get(OutcomeKind.ACKNOWLEDGED, 0)
     settled = sum(progress.changes.values())
-    rate = settled / progress.seconds if progress.seconds else 0.0
-    left = f", about {(frame.counts.changed - settled) / rate:.0f} s left" if rate else ""
+    left_seconds = (frame.counts.changed - settled) * progress.seconds / settled if settled else 0.0
+    left = f", about {left_seconds:.0f} s left" if left_seconds >= 1 else ""
+    # Over less than a second, a rate says nothing about the quota.
+    rate = f", {progress.calls_per_second:.0f} calls/s" if progress.calls and progress.period_seconds >= 1 else ""
     slowed = f", slowed down to {progress.quota_share:.0%} of the quota" if progress.quota_share < 1 else ""
     return (
         f"{frame.account_type}: {acknowledged:,} of {frame.counts.changed:,} acknowledged, "
-        f"{settled - acknowledged:,} failed, {progress.calls_per_second:.0f} calls/s{slowed}{left}"
+        f"{settled - acknowledged:,} failed{rate}{slowed}{left}"
     )

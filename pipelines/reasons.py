@@ -62,7 +62,7 @@ EXPLAINED: Mapping[Reason, Explained] = {
     ),
     Reason.SUPERSEDED: Explained(
         Severity.NOTICE,
-        "A newer profile of the same account was used instead of this one.",
+        "Another profile of the same account was used: a newer one or, where none is newer, a later row.",
         "Nothing to do; to avoid it, keep one profile per account in the source.",
     ),
     Reason.VALUE_TOO_LONG: Explained(

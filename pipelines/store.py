@@ -5,7 +5,7 @@
     <data>/acknowledged/target=<target>/sync=<sync>/account_type=<account type>/   see acknowledged.py
     <data>/failed_rows/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
     <data>/reports/sync=<sync>/<run>.html
-    <data>/emulator/app.sqlite                                     the embedded emulator's app
+    <data>/emulator/<sync>.sqlite                                  the embedded emulator's app, one per sync
     <data>/temporary/<run>-*/                                      the engine's spill area, gone after the run
 
 Nothing here knows what the files mean. A file is written beside its name and renamed, so that a name always stands
@@ -53,8 +53,8 @@ class Store:
     def report_of(self, sync: str, run: str) -> Path:
         return self.root / "reports" / f"sync={sync}" / f"{run}.html"
 
-    def emulator_file(self) -> Path:
-        return self.root / "emulator" / "app.sqlite"
+    def emulator_file(self, sync: str) -> Path:
+        return self.root / "emulator" / f"{sync}.sqlite"
 
     @contextmanager
     def temporary(self, run: str) -> Iterator[Path]:
@@ -75,7 +75,7 @@ class Store:
         needed = {f"run={ledger.stem}" for ledger in ledgers}
         for kind in ("profiles", "frames"):
             runs = sorted((self.root / kind / f"sync={sync}").glob("run=*"), key=lambda path: path.stat().st_mtime)
-            for run in runs[:-keep]:
+            for run in runs[: max(0, len(runs) - keep)]:
                 if run.name not in needed:
                     shutil.rmtree(run, ignore_errors=True)
 

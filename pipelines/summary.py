@@ -5,6 +5,7 @@ Counts, reasons and places only; accounts and values stand in the failed rows al
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -45,9 +46,11 @@ def write_report(push: Push, result: PushResult) -> Report:
     with push.store.temporary(push.run_id) as folder, Engine(folder, memory_limit=push.memory_limit) as engine:
         groups = failed_groups(engine, result.failed_rows)
     path = push.store.report_of(push.sync, push.run_id)
-    target = push.target.host
+    target = push.target.title
     with whole_file(path) as beside:
-        page = report_page(push.sync, target, run_id=push.run_id, pushed=result, groups=groups)
+        page = report_page(
+            push.sync, target, run=push.run_id, started=push.run_started_at, pushed=result, groups=groups
+        )
         beside.write_text(page, encoding="utf-8")
     text = summary_text(push.sync, target, pushed=result, groups=groups)
     return Report(path, f"{text}\n  report          {path}", tuple(groups))
@@ -99,13 +102,23 @@ def _group_line(group: FailedGroup) -> str:
     return f"    {group.severity:<8}{group.rows:>10,}   {group.reason}{code}"
 
 
-def report_page(sync: str, target: str, *, run_id: str, pushed: PushResult, groups: list[FailedGroup]) -> str:
+def report_page(
+    sync: str, target: str, *, run: str, started: datetime, pushed: PushResult, groups: list[FailedGroup]
+) -> str:
     """The analysts' page as HTML; everything that comes from outside is escaped."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string((Path(__file__).parent / "failure_report.html").read_text(encoding="utf-8"))
-    return template.render(sync=sync, target=target, run_id=run_id, frames=pushed.frames, pushed=pushed, groups=groups)
+    return template.render(
+        sync=sync,
+        target=target,
+        run_id=run,
+        started=f"{started:%Y-%m-%d %H:%M %Z}",
+        frames=pushed.frames,
+        pushed=pushed,
+        groups=groups,
+    )
 
 
 def report_table(groups: Sequence[FailedGroup]) -> str:

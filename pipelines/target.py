@@ -42,6 +42,11 @@ class Target:
         return _EMBEDDED.sdkappid if self.settings is None else self.settings.credentials.sdkappid
 
     @property
+    def title(self) -> str:
+        """For people."""
+        return "the embedded emulator" if self.is_emulator else f"app {self.sdkappid} at {self.host}"
+
+    @property
     def name(self) -> str:
         """Host and app as one word, fit for a folder's name: what was acknowledged here counts nowhere else."""
         return f"{self.host.replace(':', '_')}-{self.sdkappid}"

@@ -1,6 +1,6 @@
-"""Where a key stands in a YAML file, for messages that are written long after the file was read."""
+"""Where a key stands in a YAML file, and which keys stand there twice; for messages, never for values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -8,9 +8,8 @@ import yaml
 
 def locate(file: Path, path: Sequence[str | int]) -> str:
     """`file:line` of the key that `path` leads to, or of the nearest key above it; `file` alone if unreadable."""
-    try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    node = _tree(file)
+    if node is None:
         return str(file)
     line = 1
     for key in path:
@@ -19,6 +18,31 @@ def locate(file: Path, path: Sequence[str | int]) -> str:
             break
         line, node = found
     return f"{file}:{line}"
+
+
+def duplicate_keys(file: Path) -> list[str]:
+    """`file:line: ...` for every key that stands twice in one mapping: YAML would keep the last without a word."""
+    return [f"{file}:{line}: {key!r} stands here twice; remove one" for line, key in _duplicates(_tree(file))]
+
+
+def _duplicates(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            if name.value in seen:
+                yield name.start_mark.line + 1, name.value
+            seen.add(name.value)
+            yield from _duplicates(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            yield from _duplicates(each)
+
+
+def _tree(file: Path) -> yaml.Node | None:
+    try:
+        return yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
 
 
 def _child(node: yaml.Node | None, key: str | int) -> tuple[int, yaml.Node] | None:

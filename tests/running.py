@@ -96,9 +96,9 @@ def run(sync: Sync, *, instance: dg.DagsterInstance | None = None, definitions: 
 _QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 
-def emulator_state(data: Path) -> dict[str, dict[str, str]]:
-    """What the embedded emulator holds after a run, account by account."""
-    with Emulator(data / "emulator" / "app.sqlite") as emulator:
+def emulator_state(data: Path, sync: str = "nightly") -> dict[str, dict[str, str]]:
+    """What the embedded emulator holds after a run of `sync`, account by account."""
+    with Emulator(data / "emulator" / f"{sync}.sqlite") as emulator:
         return dict(emulator.attributes())
 
 

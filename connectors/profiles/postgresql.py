@@ -41,6 +41,7 @@ _SERVER_WORDS = re.compile(r"\b(?:ERROR|FATAL):.*", re.DOTALL)
 _DRIVER_PREFIX = re.compile(r"^(?:[A-Z_]+: )?\[libpq\] ")
 _VALUE = re.compile(r'"[^"]*"')
 _CONNECTION_LOST = re.compile(r"^FATAL:|^(?!ERROR:).*(connection|could not (receive|send)|SSL)", re.DOTALL)
+_GRANT = "Grant the role usage on the schema and select on the table."
 _NAMES_NOT_VALUES = ("42", "26", "3F", "0A", "54")  # SQLSTATE classes whose messages quote identifiers, not rows
 
 
@@ -109,7 +110,8 @@ class PostgreSQL:
         if not state.startswith(_NAMES_NOT_VALUES):
             message = _VALUE.sub('"..."', message.splitlines()[0])
         message = mask_secrets(message, self._uri)
-        return WarehouseQueryError(f"{self._where} refused the query: {message}. Correct the query.")
+        remedy = _GRANT if state == "42501" else "Correct the query."
+        return WarehouseQueryError(f"{self._where} refused the query: {message}. {remedy}")
 
 
 def address_with_parameters(uri: str) -> str:

@@ -257,8 +257,9 @@ _ROWS = (
     _row(90033, "An attribute is not declared for the app, or its value is not allowed.",
          "Declare the attribute (`python -m connectors.tencent_push declare NAME`) or correct the value.",
          reason=Reason.ATTRIBUTE_UNDECLARED, source="1047/60565", all_refused_stops=True, maybe_written=True),
-    _row(90035, "The attribute belongs to the other account type than the row's account.",
-         "Map it under the account type it was declared for (`python -m connectors.tencent_push attributes` tells).",
+    _row(90035, "The attribute belongs to the other account type than the row's account, as Tencent knows it.",
+         "Map it under the account type it was declared for (`python -m connectors.tencent_push attributes` tells), or "
+         "correct an account that is of the other kind.",
          reason=Reason.ATTRIBUTE_WRONG_ACCOUNT_TYPE, source="1047/60565", all_refused_stops=True, maybe_written=True),
     _row(90048, "The account does not exist.", _IMPORT, reason=Reason.ACCOUNT_UNKNOWN, source=_PUSH, retryable=True),
     _row(90056, "The call is larger than the API takes.", _SMALLER, source=_PUSH),

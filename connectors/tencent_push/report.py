@@ -80,9 +80,10 @@ class SinkReport:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a push. `calls_per_second` is that of the time since the progress before."""
+    """A moment of a push. `calls_per_second` is that of the `period_seconds` since the progress before."""
 
     seconds: float
+    period_seconds: float
     calls: int
     calls_per_second: float
     changes: dict[OutcomeKind, int]

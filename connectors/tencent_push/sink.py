@@ -332,6 +332,7 @@ class Sink:
         self._on_progress(
             Progress(
                 seconds=self.report.seconds,
+                period_seconds=now - told_at,
                 calls=calls,
                 calls_per_second=(calls - told_calls) / (now - told_at) if now > told_at else 0.0,
                 changes=dict(self.report.changes),

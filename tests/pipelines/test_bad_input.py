@@ -161,22 +161,48 @@ def test_a_target_that_cannot_be_reached_is_told_before_any_profile_is_compared(
     assert not (folder / "data/frames").exists()
 
 
-def test_an_attribute_that_the_app_does_not_declare_is_told_with_its_line(folder: Path) -> None:
-    assert run_all(folder).succeeded
-    many = {f"spare_{number}": "city" for number in range(9)}
-    accounts = {"user_id": {"column": "user_id", "attributes": many}}
-    ran = run(make_sync(folder, {**ATTRIBUTES, "accounts": accounts}, name="crowded"))
+def test_what_the_app_does_not_declare_or_declares_otherwise_is_told_with_its_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(folder / "app.sqlite") as emulator:
+        emulator.declare({"level": AccountType.REGISTRATION_ID, "spare": AccountType.USER_ID})
+        live(monkeypatch, emulator.base_url)
+        sync = make_sync(folder, ATTRIBUTES)
+        ran = run(sync)
+        assert emulator.calls.total == 1, "nothing but the preflight"
     assert not ran.succeeded
-    assert "attribute 'spare_0' is not declared in the app, which has city, level" in ran.failure
-    assert "python -m connectors.tencent_push declare spare_0:user_id" in ran.failure
+    lines = sync.yaml_file.read_text(encoding="utf-8").splitlines()
+    for name, told in (
+        ("city", "'city' is not declared in the app, which has level, spare"),
+        ("level", "'level' is declared for registration_id, not for user_id"),
+    ):
+        number = next(number for number, line in enumerate(lines, start=1) if line.strip().startswith(f"{name}:"))
+        assert f"{sync.yaml_file}:{number}: attribute {told}" in ran.failure
+    assert "python -m connectors.tencent_push declare city:user_id" in ran.failure
 
 
-def test_an_attribute_declared_for_the_other_account_type_is_told(folder: Path) -> None:
+def test_an_emulator_that_is_gone_is_told_with_what_remembers_it(folder: Path) -> None:
     assert run_all(folder).succeeded
-    accounts = {"registration_id": {"column": "user_id", "attributes": {"city": "city"}}}
-    ran = run(make_sync(folder, {**ATTRIBUTES, "accounts": accounts}, name="other"))
+    (folder / "data/emulator/nightly.sqlite").unlink()
+    ran = run_all(folder)
     assert not ran.succeeded
-    assert "attribute 'city' is declared for user_id, not for registration_id" in ran.failure
+    assert "nightly.sqlite is gone" in ran.failure
+    shutil.rmtree(folder / "data/acknowledged/target=emulator-1400000000/sync=nightly")
+    assert run_all(folder).succeeded
+    assert len(emulator_state(folder / "data")) == 500
+
+
+def test_a_variable_that_is_not_set_is_told_with_its_line(folder: Path) -> None:
+    warehouse = {"uri": "{{ env.WAREHOUSE_URI_NOT_SET }}", "query": "select 1"}
+    sync = make_sync(folder, {**ATTRIBUTES, "source": {"warehouse": warehouse}})
+    assert f"{sync.yaml_file}:5: {{{{ env.WAREHOUSE_URI_NOT_SET }}}} has no value" in run(sync).failure
+
+
+def test_a_spoiled_failed_rows_file_is_no_history_and_stops_nothing(folder: Path) -> None:
+    assert run_all(folder).succeeded
+    for file in folder.glob("data/failed_rows/sync=nightly/date=*/*.parquet"):
+        file.write_text("opened and saved by another program")
+    assert run_all(folder).succeeded
 
 
 def test_a_state_that_belongs_to_another_target_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

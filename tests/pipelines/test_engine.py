@@ -85,7 +85,8 @@ def test_a_full_disk_says_so_and_leaves_nothing(engine: Engine, tmp_path: Path) 
     path = tmp_path / "rows.parquet"
     (tmp_path / f".rows.parquet.{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(
-        DataFolderError, match=r"the disk is full, or fails, while writing .*; free space or point ATTRIBUTE_SYNC"
+        DataFolderError,
+        match=r"No space left on the data folder's disk, .* while writing .*; free space or point ATTRIBUTE_SYNC",
     ):
         engine.write_parquet(texts(engine, 200_000), path)
     assert list(tmp_path.iterdir()) == []

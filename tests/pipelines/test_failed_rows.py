@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,6 +69,7 @@ def write(
     day: int = 0,
     history: Path | None = None,
     target: str = "emulator",
+    zone: tzinfo = UTC,
 ) -> Path:
     """The failed-rows file of one run over `rows`, after a push that refused `refused`."""
     folder = folder / f"run-{day}"
@@ -77,7 +79,7 @@ def write(
         for each, kind in refused:
             writer.add([each], kind)
     path = folder / "failed_rows.parquet"
-    moment = STARTED + timedelta(days=day)
+    moment = (STARTED + timedelta(days=day)).astimezone(zone)
     written = write_failed_rows(
         engine,
         path,
@@ -200,23 +202,30 @@ def test_another_targets_failures_are_no_history(engine: Engine, tmp_path: Path)
     assert [row["failed_runs"] for row in rows] == [1]
 
 
-def test_the_run_before_is_the_newest_file_of_another_run_against_the_same_target(
-    engine: Engine, tmp_path: Path
-) -> None:
-    def before(run_id: str, target: str = "emulator") -> Path | None:
-        return latest_before(tmp_path / "sync=nightly", run_id=run_id, target=target)
+def test_the_run_before_is_the_newest_other_run_against_the_same_target(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "sync=nightly"
+
+    def before(run_id: str, target: str = "emulator") -> str | None:
+        found = latest_before(folder, run_id=run_id, target=target)
+        return found.stem if found else None
 
     assert before("run-3") is None
-    files = [tmp_path / "sync=nightly" / f"date=2026-01-0{day}" / f"run-{day}.parquet" for day in (1, 2, 3)]
-    for age, (file, target) in enumerate(zip(files, ("emulator", "emulator", "console.tim.qq.com"), strict=True)):
-        written = write(engine, tmp_path, [{"user": "u0", "town": "a\n"}], day=age, target=target)
-        file.parent.mkdir(parents=True)
-        written.rename(file)
-        os.utime(file, (age, age))
-    assert before("run-4") == files[1]
-    assert before("run-2") == files[0]
-    assert before("run-4", "console.tim.qq.com") == files[2]
+    for day, target in enumerate(("emulator", "emulator", "console.tim.qq.com")):
+        written = write(engine, tmp_path, [{"user": "u0", "town": "a\n"}], day=day, target=target)
+        (folder / f"date=2026-01-0{day + 1}").mkdir(parents=True)
+        written.rename(folder / f"date=2026-01-0{day + 1}" / f"kept-{day}.parquet")
+    (folder / "date=2026-01-03" / "notes.parquet").write_text("no Parquet at all")
+    os.utime(folder / "date=2026-01-01/kept-0.parquet", None)  # copied back from somewhere
+    assert before("run-4") == "kept-1"
+    assert before("run-1") == "kept-0"
+    assert before("run-4", "console.tim.qq.com") == "kept-2"
     assert before("run-4", "adminapisgp.im.qcloud.com") is None
+
+
+def test_moments_are_utc_whatever_zone_they_came_in(engine: Engine, tmp_path: Path) -> None:
+    (row,) = read(write(engine, tmp_path, [{"user": "u0", "town": "a\n"}], zone=ZoneInfo("Asia/Shanghai")))
+    assert row["run_started_at"] == STARTED
+    assert row["run_started_at"] < row["failed_at"]
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------

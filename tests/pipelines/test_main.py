@@ -103,7 +103,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with(how: signal.Signals, tmp_path: P
     assert re.search(r"cut off had [1-9][\d,]* changes acknowledged", ran.stderr)
     assert re.search(r", [1-9][\d,]* unchanged\n", ran.stdout)
     files = sorted((project.folder / "data/sample_profiles").glob("*.parquet"))
-    with Emulator(project.folder / "data/emulator/app.sqlite") as emulator:
+    with Emulator(project.folder / "data/emulator/example.sqlite") as emulator:
         state = dict(emulator.attributes())
     assert state == expect(files, example_attributes([str(file) for file in files])).attributes
     assert list((project.folder / "data/temporary").iterdir()) == []

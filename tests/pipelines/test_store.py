@@ -136,7 +136,7 @@ def test_every_kind_of_file_has_its_place_below_the_root(store: Store) -> None:
         store.acknowledged("t", "s", AccountType.USER_ID): "acknowledged/target=t/sync=s/account_type=user_id",
         store.failed_rows_of("s", date(2026, 1, 2), "r"): "failed_rows/sync=s/date=2026-01-02/r.parquet",
         store.report_of("s", "r"): "reports/sync=s/r.html",
-        store.emulator_file(): "emulator/app.sqlite",
+        store.emulator_file("small"): "emulator/small.sqlite",
     }
     assert {str(path.relative_to(store.root)) for path in places} == set(places.values())
     assert all(str(path.relative_to(store.root)) == place for path, place in places.items())

@@ -104,6 +104,7 @@ def test_no_failed_rows_are_no_groups(engine: Engine, tmp_path: Path) -> None:
 
 # Texts --------------------------------------------------------------------------------------------------------------
 
+STARTED = datetime(2026, 11, 20, 2, tzinfo=UTC)
 GROUP = FailedGroup("push", "error", "rejected", "account_unknown", 70107, 1_234, 1_200, "2026-01-01", "Why.", "Do.")
 
 
@@ -141,7 +142,7 @@ def test_the_table_has_a_line_per_group() -> None:
 def test_the_page_shows_every_group_and_escapes_what_comes_from_outside(result: PushResult) -> None:
     result.stop = StopCause(60011, Reason.CALL_REFUSED, "Stopped: <b>suspended</b> & closed.")
     group = FailedGroup("push", "error", "rejected", "<i>x</i>", None, 3, 3, "2026-01-01", "a < b", "c & d")
-    page = report_page("sm<all", "host", run_id="run-1", pushed=result, groups=[GROUP, group])
+    page = report_page("sm<all", "host", run="run-1", started=STARTED, pushed=result, groups=[GROUP, group])
     assert "sm&lt;all" in page
     assert "Stopped: &lt;b&gt;suspended&lt;/b&gt; &amp; closed." in page
     assert "&lt;i&gt;x&lt;/i&gt;" in page
@@ -153,7 +154,7 @@ def test_the_page_shows_every_group_and_escapes_what_comes_from_outside(result: 
 
 
 def test_a_page_without_failures_says_so(result: PushResult) -> None:
-    page = report_page("small", "host", run_id="run-1", pushed=result, groups=[])
+    page = report_page("small", "host", run="run-1", started=STARTED, pushed=result, groups=[])
     assert "every changed row was acknowledged" in page
     assert "stopped early" not in page
 

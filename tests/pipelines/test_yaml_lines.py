@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.yaml_lines import locate
+from pipelines.yaml_lines import duplicate_keys, locate
 
 YAML = """\
 type: pipelines.attribute_sync.AttributeSync
@@ -77,7 +77,18 @@ def test_a_file_that_cannot_be_read_as_yaml_is_named_alone(tmp_path: Path, conte
     assert locate(tmp_path / "gone.yaml", ("attributes",)) == str(tmp_path / "gone.yaml")
 
 
-def test_an_empty_file_has_a_first_line(tmp_path: Path) -> None:
+def test_an_empty_file_has_no_line_to_tell(tmp_path: Path) -> None:
     path = tmp_path / "defs.yaml"
     path.write_text("", encoding="utf-8")
-    assert locate(path, ("attributes",)) == f"{path}:1"
+    assert locate(path, ("attributes",)) == str(path)
+
+
+def test_a_key_that_stands_twice_is_told_with_its_second_line(tmp_path: Path) -> None:
+    path = tmp_path / "defs.yaml"
+    path.write_text("a:\n  city: x\n  level: y\n  city: z\nlist:\n  - {k: 1, k: 2}\n", encoding="utf-8")
+    assert duplicate_keys(path) == [
+        f"{path}:4: 'city' stands here twice; remove one",
+        f"{path}:6: 'k' stands here twice; remove one",
+    ]
+    path.write_text("a: {city: x}\nb: {city: y}\n", encoding="utf-8")
+    assert duplicate_keys(path) == []
