@@ -62,6 +62,7 @@ def _run(sync: str) -> int:
     from pipelines.instance import dagster_instance  # noqa: PLC0415  late, as above
     from pipelines.push import locked  # noqa: PLC0415  late, as above
     from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
+    from pipelines.runs import end_dead_runs, process_tags  # noqa: PLC0415  late, as above
 
     try:
         environment = environment_from(os.environ)
@@ -77,8 +78,13 @@ def _run(sync: str) -> int:
         raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(_sync_names(definitions)) or 'none'}")
     _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store.root}")
     with instance:
+        for run_id in end_dead_runs(instance, sync):
+            _complain(f"Run {run_id} had been cut off; it is marked as failed now.")
         result = definitions.resolve_job_def(sync).execute_in_process(
-            instance=instance, raise_on_error=False, run_config={"loggers": {"progress": {}}}
+            instance=instance,
+            raise_on_error=False,
+            run_config={"loggers": {"progress": {}}},
+            tags=process_tags(),
         )
     return _tell(sync, result)
 
@@ -147,6 +153,7 @@ def _definitions() -> "dg.Definitions":
 def _mistakes(error: BaseException) -> list[str]:
     """What is wrong with a YAML file, a line per mistake; the values in it are not shown, they may be secrets."""
     from pydantic import ValidationError  # noqa: PLC0415  late, as above
+    from yaml import MarkedYAMLError  # noqa: PLC0415  late, as above
 
     cause: BaseException | None = error
     while cause is not None:
@@ -154,6 +161,9 @@ def _mistakes(error: BaseException) -> list[str]:
             return [
                 _mistake(".".join(map(str, each["loc"])), each["msg"]) for each in cause.errors(include_input=False)
             ]
+        if isinstance(cause, MarkedYAMLError) and cause.problem_mark is not None:
+            mark = cause.problem_mark
+            return [f"{mark.name}:{mark.line + 1}: {cause.problem}"]
         innermost, cause = cause, cause.__cause__ or cause.__context__
     return [str(innermost).strip()]
 

@@ -9,8 +9,9 @@ have written: they count as different from anything, so that the next run sends 
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 from connectors.tencent_push.ledger import LedgerContents, read_ledger
 from connectors.tencent_push.protocol import AccountType, Command
 from pipelines.engine import ROW_NUMBER, Engine
-from pipelines.errors import DataFolderError
+from pipelines.errors import ConfigurationError, DataFolderError
 from pipelines.mapping import FRAME_COLUMNS
 from pipelines.store import disk_errors, make_folder, whole_file
 
@@ -53,11 +54,17 @@ class Generation:
     number: int
     file: Path | None
     frames: tuple[tuple[int, str], ...] = ()
+    lineage: str = ""
 
-    def came_only_from(self, frame: str, *, since: int) -> bool:
-        """Whether every generation after `since` was made by pushing `frame`, so that pushing it again is safe."""
-        made_since = [(number, maker) for number, maker in self.frames if number > since]
-        return len(made_since) == self.number - since and all(maker == frame for _, maker in made_since)
+    def came_only_from(self, frame: str, *, since: "Generation") -> bool:
+        """Whether every generation after `since` was made by pushing `frame`, so that pushing it again is safe.
+
+        A folder that was removed and grew anew is of another lineage: its numbers say nothing about the old one's.
+        """
+        if since.number and since.lineage != self.lineage:
+            return False
+        made_since = [(number, maker) for number, maker in self.frames if number > since.number]
+        return len(made_since) == self.number - since.number and all(maker == frame for _, maker in made_since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,17 @@ class AcknowledgedAttributes:
             return None
         return engine.parquet(f"acknowledged_{self.owner.account_type}", generation.file)
 
+    def require_same_case(self, names: Iterable[str], known: ir.Table | None) -> None:
+        """Raise for an attribute whose name was acknowledged in another case: the engine takes the two for one."""
+        by_folded = {name.lower(): name for name in (known.columns if known is not None else ())}
+        for name in names:
+            before = by_folded.get(name.lower(), name)
+            if before != name:
+                raise ConfigurationError(
+                    f"attribute {name!r} was acknowledged as {before!r} before, and Tencent "
+                    f"tells the two apart. Keep the old name, or remove {self.folder} to send everything under the new"
+                )
+
     def fold(self, engine: Engine, ledger: Path, *, root: Path) -> Folded:
         """Take what `ledger` records into a new generation, then remove it; its header tells the frame below `root`.
 
@@ -149,11 +167,12 @@ class AcknowledgedAttributes:
     def _write(self, engine: Engine, effects: ir.Table, before: Generation, *, frame: str) -> Generation:
         number = before.number + 1
         if before.file is None:
+            before = replace(before, lineage=before.lineage or secrets.token_hex(8))
             self._write_state(before)  # so that an interruption before the first state is not taken for a lost one
         known = self.table(engine)
         file = self.folder / f"generation-{number:08d}.parquet"
         engine.write_parquet(_merged(effects, known, now=datetime.now(UTC)), file)
-        after = Generation(number, file, (*before.frames, (number, frame))[-KEPT_HISTORY:])
+        after = Generation(number, file, (*before.frames, (number, frame))[-KEPT_HISTORY:], before.lineage)
         self._write_state(after)
         for old in self.folder.glob("generation-*.parquet"):
             if old != file:
@@ -167,6 +186,7 @@ class AcknowledgedAttributes:
             "generation": generation.number,
             "file": generation.file.name if generation.file else None,
             "frames": generation.frames,
+            "lineage": generation.lineage,
         }
         with whole_file(self.folder / "state.json") as beside:
             beside.write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -182,7 +202,7 @@ class AcknowledgedAttributes:
             owner = dict(state["owner"])
             frames = tuple((int(number), str(frame)) for number, frame in state["frames"])
             file = None if state["file"] is None else self.folder / str(state["file"])
-            generation = Generation(int(state["generation"]), file, frames)
+            generation = Generation(int(state["generation"]), file, frames, str(state["lineage"]))
         except (ValueError, KeyError, TypeError):
             raise DataFolderError(f"{path} is damaged; restore it, or remove {self.folder}") from None
         if owner != asdict(self.owner):
@@ -245,7 +265,7 @@ def _merged(effects: ir.Table, known: ir.Table | None, *, now: datetime) -> ir.T
     columns["acknowledged_at"] = ibis.ifelse(
         before[IS_SET] | before[IS_REMOVED], stamp, before[f"{KNOWN}acknowledged_at"]
     )
-    touched = before.select(**columns)
+    touched = before.select([value.name(name) for name, value in columns.items()])
     if known is None:
         return touched
     others = known.anti_join(effects, known.account == effects.account)

@@ -23,10 +23,13 @@ from pipelines.extraction import extract_profiles, unreadable_file
 from pipelines.frames import compute_frames
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_declared
-from pipelines.push import FrameSet, Push, PushResult, locked
+from pipelines.push import FrameSet, Push, PushResult
 from pipelines.resources import Environment, EnvironmentResource
+from pipelines.runs import is_from_a_shell
 from pipelines.store import KEPT_RUNS
 from pipelines.summary import Report, report_table, write_report
+
+PATIENCE_SECONDS = 4 * 3600.0  # two million accounts take three minutes; a first night of fifty million, 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,10 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         outs={**outs, "invalid_rows": invalid},
-        check_specs=[spec for name in outs for spec in checks.frame_check_specs(sync.key(name))],
+        check_specs=[
+            *(spec for name in outs for spec in checks.frame_check_specs(sync.key(name))),
+            checks.invalid_rows_check_spec(sync.key("invalid_rows")),
+        ],
         name=f"{sync.name}__attribute_frames",
         ins={"manifest": dg.AssetIn(profiles)},
     )
@@ -152,7 +158,12 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
             reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
             count = sum(computed.invalid_by_reason.values())
             facts = metadata.of_file(computed.invalid_rows, count) | reasons | about
-            yield dg.MaterializeResult(asset_key=sync.key("invalid_rows"), value=computed, metadata=facts)
+            yield dg.MaterializeResult(
+                asset_key=sync.key("invalid_rows"),
+                value=computed,
+                metadata=facts,
+                check_results=[checks.check_invalid_rows(computed, sync.key("invalid_rows"))],
+            )
 
     return compute
 
@@ -166,18 +177,21 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
         current.store.temporary(context.run.run_id) as folder,
         Engine(folder, memory_limit=current.memory_limit) as engine,
     ):
-        with locked(current.store, current.target):
+        with push.locked():
             push.fold_leftovers(engine)
-            current.store.prune(sync.name, keep=KEPT_RUNS - 1)  # this run's make it full
+            _prune(sync, current, manifest, run_id=context.run.run_id)
         states = {kind: push.acknowledged(kind) for kind in sync.mapping.account_types()}
-        generations = {kind: state.current().number for kind, state in states.items()}
+        generations = {kind: state.current() for kind, state in states.items()}
+        known = {kind: state.table(engine) for kind, state in states.items()}
+        for kind, state in states.items():
+            state.require_same_case(sync.mapping.account_types()[kind].attributes, known[kind])
         check_unchanged(manifest)
         try:
             computed = compute_frames(
                 engine,
                 manifest,
                 mapping=sync.mapping,
-                acknowledged={kind: state.table(engine) for kind, state in states.items()},
+                acknowledged=known,
                 folder=current.store.frames(sync.name, context.run.run_id),
                 metadata={"sync": sync.name, "run_id": context.run.run_id, "target": current.target.name},
             )
@@ -191,8 +205,15 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
         frames=computed.frames,
         invalid_rows=computed.invalid_rows,
         invalid_by_reason=computed.invalid_by_reason,
+        invalid_found=computed.invalid_found,
         generations=generations,
     )
+
+
+def _prune(sync: Sync, current: Environment, manifest: Manifest, *, run_id: str) -> None:
+    """Old runs' files go, but never what this run reads or is about to write, whatever the clock says."""
+    read = {part for file in manifest.files for part in Path(file.path).parts if part.startswith("run=")}
+    current.store.prune(sync.name, keep=KEPT_RUNS - 1, needed={f"run={run_id}", *read})
 
 
 def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
@@ -278,6 +299,8 @@ def _push_of(
         run_id=run_id,
         run_started_at=datetime.fromtimestamp(started, zone),
         report=context.log.info,
+        # Somebody at a shell is told at once; a run of the daemon waits for the sync before it.
+        patience_seconds=0.0 if is_from_a_shell(context.run) else PATIENCE_SECONDS,
     )
 
 

@@ -12,6 +12,7 @@ from pipelines import assets
 from pipelines.assets import Sync
 from pipelines.mapping import Schedule, SyncMapping, mapping_from
 from pipelines.resources import PROJECT_FOLDER
+from pipelines.runs import active_run
 from pipelines.yaml_lines import duplicate_keys
 
 
@@ -90,18 +91,9 @@ def _schedule(sync: Sync, schedule: Schedule) -> dg.ScheduleDefinition:
         description=f"Runs {sync.name}; off until it is switched on here. Skips while a run is active.",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        active = context.instance.get_run_records(dg.RunsFilter(job_name=sync.name, statuses=list(_ACTIVE)), limit=1)
+        active = active_run(context.instance, sync.name)
         if active:
-            return dg.SkipReason(f"run {active[0].dagster_run.run_id} of {sync.name} is still active")
+            return dg.SkipReason(f"run {active} of {sync.name} is still active")
         return dg.RunRequest()
 
     return nightly
-
-
-_ACTIVE = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)

@@ -11,7 +11,7 @@ from connectors.tencent_push.protocol import MAX_VALUE_BYTES
 from pipelines.engine import Engine
 from pipelines.frames import Frame
 from pipelines.mapping import SyncMapping
-from pipelines.push import Push, PushResult
+from pipelines.push import FrameSet, Push, PushResult
 from pipelines.read_back import SAMPLE_ACCOUNTS, ReadBack, read_back
 from pipelines.resources import Environment, EnvironmentResource
 
@@ -40,7 +40,7 @@ def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
         dg.AssetCheckResult(
             asset_key=asset,
             check_name=CONSERVATION,
-            passed=counts.is_conserved and frame.rows >= counts.changed,
+            passed=counts.is_conserved and frame.rows == frame.chosen_rows,
             metadata={
                 "profiles": counts.profiles,
                 "classified": counts.classified,
@@ -49,6 +49,8 @@ def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
                 "invalid": counts.invalid,
                 "unchanged": counts.unchanged,
                 "changed": counts.changed,
+                "chosen_rows": frame.chosen_rows,
+                "rows": frame.rows,
             },
         ),
         dg.AssetCheckResult(
@@ -64,6 +66,22 @@ def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
             metadata={"smallest_bytes": frame.smallest_value_bytes, "largest_bytes": frame.largest_value_bytes},
         ),
     ]
+
+
+def invalid_rows_check_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        CONSERVATION, asset=asset, description="Every row that validation found stands in the file.", blocking=True
+    )
+
+
+def check_invalid_rows(frames: FrameSet, asset: dg.AssetKey) -> dg.AssetCheckResult:
+    written = sum(frames.invalid_by_reason.values())
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=CONSERVATION,
+        passed=written == frames.invalid_found,
+        metadata={"found": frames.invalid_found, "written": written},
+    )
 
 
 def push_check_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -103,7 +121,9 @@ def read_back_check(
     """A sample of the acknowledged attributes, read back with get_attr. It warns and blocks nothing."""
 
     @dg.asset_check(
-        asset=asset, name="read_back", description="A sample read back from Tencent holds what it acknowledged."
+        asset=asset,
+        name="read_back",
+        description="A sample read back from Tencent holds the values that it acknowledged.",
     )
     def check(context: dg.AssetCheckExecutionContext, environment: EnvironmentResource) -> dg.AssetCheckResult:
         current = environment.current()
@@ -134,7 +154,7 @@ def _read_back_result(found: ReadBack) -> dg.AssetCheckResult:
 
 
 def _read_back_text(found: ReadBack) -> str:
-    text = f"{found.matching:,} of {found.sampled:,} sampled accounts hold just what was acknowledged"
+    text = f"{found.matching:,} of {found.sampled:,} sampled accounts hold the values that were acknowledged"
     if found.mismatched == 0:
         return text
     return (

@@ -14,6 +14,8 @@ from typing import Any
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.errors import DataFolderError, EngineError
@@ -87,6 +89,12 @@ class Engine:
             table = self._connection.sql(compiled(expression)).to_arrow_table()
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
+
+    def numbers(self, expression: ir.Table) -> npt.NDArray[np.int64]:
+        """The one column of a result of any length, without a Python object per row."""
+        with _engine_errors("counting"):
+            table = self._connection.sql(compiled(expression)).to_arrow_table()
+        return np.asarray(table.column(0), dtype=np.int64)
 
     def _view(self, name: str, sql: str, *, doing: str) -> ir.Table:
         with _engine_errors(doing):

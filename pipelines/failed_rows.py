@@ -77,11 +77,12 @@ _KEY = ("account", "account_type", "attribute", "reason")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What every failed row says of its run. `target` is the host."""
+    """What every failed row says of its run. `target` is the host; `app` tells apps at one host apart."""
 
     run_id: str
     sync: str
     target: str
+    app: str
     run_started_at: datetime
     validated_at: datetime
 
@@ -89,7 +90,7 @@ class RunFacts:
         """What the next run needs to find the file again, whatever became of its name and times."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "target": self.target,
+            "app": self.app,
             "run_id": self.run_id,
             "run_started_at": self.run_started_at.astimezone(UTC).isoformat(),
         }
@@ -187,15 +188,15 @@ def write_failed_rows(
     return engine.write_parquet(with_history.select(*SCHEMA.names), path, metadata=facts.file_metadata())
 
 
-def latest_before(folder: Path, *, run_id: str, target: str) -> Path | None:
-    """The failed-rows file of the newest other run against the same target; what cannot be read is passed over.
+def latest_before(folder: Path, *, run_id: str, app: str) -> Path | None:
+    """The failed-rows file of the newest other run against the same app; what cannot be read is passed over.
 
     People open, copy and spoil files here: a file is known by what it says of itself, not by its name or time.
     """
     newest: tuple[str, Path] | None = None
     for file in folder.glob("date=*/*.parquet"):
         facts = _facts_of(file)
-        if facts.get("run_id", run_id) != run_id and facts.get("target") == target:
+        if facts.get("run_id", run_id) != run_id and facts.get("app") == app:
             newest = max(newest or ("", file), (facts["run_started_at"], file))
     return newest[1] if newest else None
 

@@ -16,10 +16,10 @@ from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts
 from pipelines.accounts import INVALID_STATUSES, Status
 from pipelines.engine import Engine
-from pipelines.invalid_rows import invalid_rows, stop_on_policy, with_source
+from pipelines.invalid_rows import count_found, invalid_rows, stop_on_policy, with_source
 from pipelines.mapping import AccountMapping, NullPolicy, SyncMapping
 from pipelines.source_rows import FILE, ROW, file_table, numbered_profiles
-from pipelines.values import ValueExpressions, utf8_bytes, value_expressions
+from pipelines.values import ValueExpressions, orderable, utf8_bytes, value_expressions
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One account type's attribute frame on disk. `rows` were written, `counts.changed` of them are changes."""
+    """One account type's frame on disk: of the `chosen_rows`, `rows` are in it; `counts.changed` are changes."""
 
     account_type: AccountType
     path: Path
     rows: int
+    chosen_rows: int
     accounts: int
     set_accounts: int
     remove_accounts: int
@@ -61,11 +62,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What one pass over the profiles gave."""
+    """What one pass over the profiles gave. `invalid_by_reason` is read back from the file; `invalid_found` is not."""
 
     frames: tuple[Frame, ...]
     invalid_rows: Path
     invalid_by_reason: Mapping[str, int]
+    invalid_found: int
 
 
 def compute_frames(
@@ -110,8 +112,14 @@ def compute_frames(
         )
         for kind in mapping.account_types()
     )
-    by_reason = engine.rows(invalid.group_by("reason").agg(rows=invalid.count()).order_by("reason"))
-    return Frames(frames=frames, invalid_rows=path, invalid_by_reason={row["reason"]: row["rows"] for row in by_reason})
+    written = engine.parquet("written_invalid_rows", path)
+    by_reason = engine.rows(written.group_by("reason").agg(rows=written.count()).order_by("reason"))
+    return Frames(
+        frames=frames,
+        invalid_rows=path,
+        invalid_by_reason={row["reason"]: row["rows"] for row in by_reason},
+        invalid_found=count_found(engine, classified, superseded, compared, mapping=mapping),
+    )
 
 
 def _classified(profiles: ir.Table, mapping: SyncMapping) -> ir.Table:
@@ -119,7 +127,7 @@ def _classified(profiles: ir.Table, mapping: SyncMapping) -> ir.Table:
     types = mapping.account_types()
     columns: dict[str, ir.Value] = {FILE: profiles[FILE], ROW: profiles[ROW]}
     if mapping.updated_at:
-        columns["updated_at"] = profiles[mapping.updated_at]
+        columns["updated_at"] = orderable(profiles[mapping.updated_at])
     for kind, mine in types.items():
         columns[f"account_{kind}"] = accounts.account_text(profiles, mine.column)
         columns[f"status_{kind}"] = accounts.status(profiles, mapping, kind)
@@ -248,27 +256,28 @@ def _write_frame(
     is_change = (compared.changed.length() > 0) | (compared.removed.length() > 0)
     wanted = compared if mapping.frames == "all" else compared.filter(is_change)
     joined = wanted.join(files, wanted[FILE] == files.number)
-    values = {name: joined[f"value_{number}"] for number, name in enumerate(names)}
-    rows = engine.write_parquet(
+    values = [joined[f"value_{number}"].name(name) for number, name in enumerate(names)]
+    engine.write_parquet(
         joined.select(
-            account=joined.account,
-            **values,
-            changed=joined.changed,
-            removed=joined.removed,
-            source_file=joined.source_file,
-            source_row=joined[ROW],
+            joined.account,
+            *values,
+            joined.changed,
+            joined.removed,
+            joined.source_file,
+            joined[ROW].name("source_row"),
         ),
         path,
         metadata=metadata,
     )
     unchanged = engine.rows(compared.aggregate(unchanged=(~is_change).sum().fill_null(0)))[0]["unchanged"]
+    chosen = engine.rows(wanted.aggregate(rows=wanted.count()))[0]["rows"]
     return measure_frame(
-        engine, path, kind=kind, names=names, rows=rows, counts=dict(outside, unchanged=int(unchanged))
+        engine, path, kind=kind, names=names, chosen_rows=int(chosen), counts=dict(outside, unchanged=int(unchanged))
     )
 
 
 def measure_frame(
-    engine: Engine, path: Path, *, kind: AccountType, names: list[str], rows: int, counts: dict[str, int]
+    engine: Engine, path: Path, *, kind: AccountType, names: list[str], chosen_rows: int, counts: dict[str, int]
 ) -> Frame:
     """Counts of the frame as it stands on disk, so that a row lost while writing is seen by the checks."""
     written = engine.parquet(f"frame_{kind}", path)
@@ -287,7 +296,8 @@ def measure_frame(
     return Frame(
         account_type=kind,
         path=path,
-        rows=rows,
+        rows=int(found["rows"]),
+        chosen_rows=chosen_rows,
         accounts=int(found["accounts"]),
         set_accounts=int(found["set_accounts"]),
         remove_accounts=int(found["remove_accounts"]),

@@ -18,7 +18,8 @@ telemetry: {enabled: false}
 nux: {enabled: false}
 concurrency:
   pools: {default_limit: 1, granularity: op}
-run_monitoring: {enabled: true, poll_interval_seconds: 30, free_slots_after_run_end_seconds: 60}
+run_monitoring:
+  {enabled: true, poll_interval_seconds: 30, max_runtime_seconds: 43200, free_slots_after_run_end_seconds: 60}
 run_retries: {enabled: true, max_retries: 0}
 freshness: {enabled: true}
 """

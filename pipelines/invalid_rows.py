@@ -69,17 +69,22 @@ def _missing(classified: ir.Table, mapping: SyncMapping) -> ir.Table:
 def _claimed_by_both_or_none(classified: ir.Table, mapping: SyncMapping) -> ir.Table:
     """Ambiguity that belongs to no single account type: reported once, not once per type."""
     kinds = list(mapping.account_types())
-    ambiguous = [classified[f"status_{kind}"] == Status.ACCOUNT_TYPE_AMBIGUOUS.value for kind in kinds]
-    shared = ibis.and_(*ambiguous) if mapping.is_mixed() else ibis.or_(*ambiguous) & classified.is_claimed_by_both
     first = mapping.account_types()[kinds[0]]
     columns = dict.fromkeys(mine.column for mine in mapping.account_types().values())
-    rows = classified.filter(shared).mutate(account=classified[f"account_{kinds[0]}"])
+    rows = classified.filter(_is_shared(classified, mapping)).mutate(account=classified[f"account_{kinds[0]}"])
     return _reported(
         rows,
         Reason.ACCOUNT_TYPE_AMBIGUOUS.value,
         kind=None,
         column=", ".join(columns) if len(columns) > 1 else first.column,
     )
+
+
+def _is_shared(classified: ir.Table, mapping: SyncMapping) -> ir.BooleanValue:
+    """Whether the ambiguity is one of both account types together."""
+    kinds = mapping.account_types()
+    ambiguous = [classified[f"status_{kind}"] == Status.ACCOUNT_TYPE_AMBIGUOUS.value for kind in kinds]
+    return ibis.and_(*ambiguous) if mapping.is_mixed() else ibis.or_(*ambiguous) & classified.is_claimed_by_both
 
 
 def _invalid_accounts(classified: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
@@ -105,6 +110,29 @@ def _invalid_values(
         value=rows[f"text_{number}"],
         sent_value=rows[f"value_{number}"],
     )
+
+
+def count_found(
+    engine: Engine,
+    classified: ir.Table,
+    superseded: Mapping[AccountType, ir.Table],
+    compared: Mapping[AccountType, ir.Table],
+    *,
+    mapping: SyncMapping,
+) -> int:
+    """How many rows there must be, counted where each was found and not from the rows made of it."""
+    invalid = [status.value for status in INVALID_STATUSES]
+    counts = {f"invalid_{kind}": classified[f"status_{kind}"].isin(invalid).sum() for kind in superseded}
+    counts |= {"missing": classified.is_missing.sum(), "shared": _is_shared(classified, mapping).sum()}
+    (found,) = engine.rows(classified.aggregate(**counts))
+    shared = int(found.pop("shared") or 0)  # stands under both account types, and is one row
+    total = sum(int(count or 0) for count in found.values()) - shared
+    for kind, mine in mapping.account_types().items():
+        (rows,) = engine.rows(superseded[kind].aggregate(rows=superseded[kind].count()))
+        reasons = {f"n{number}": compared[kind][f"reason_{number}"].count() for number in range(len(mine.attributes))}
+        (values,) = engine.rows(compared[kind].aggregate(**reasons))
+        total += int(rows["rows"]) + sum(int(count) for count in values.values())
+    return total
 
 
 def with_source(rows: ir.Table, files: ir.Table) -> ir.Table:

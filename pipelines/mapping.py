@@ -95,7 +95,8 @@ def _attribute_name(name: str) -> str:
 def _pattern(text: str) -> str:
     """Checked by RE2, whose expressions the engine takes too; Python's know more (look-around, back references)."""
     try:
-        pc.match_substring_regex(pa.array([""]), text)
+        for pattern in (text, rf"\A(?:{text})\z"):  # by itself, and as it is used: for the whole account
+            pc.match_substring_regex(pa.array([""]), pattern)
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"matches is not a regular expression of RE2 (https://github.com/google/re2/wiki/Syntax): {error}"

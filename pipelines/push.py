@@ -6,7 +6,7 @@ write the failed rows, count everything again from what is on disk. Only then is
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from connectors.tencent_push.pacing import Quota
 from connectors.tencent_push.protocol import AccountType
 from connectors.tencent_push.report import Progress, SinkReport
 from connectors.tencent_push.sink import Sink
-from pipelines.acknowledged import KNOWN, AcknowledgedAttributes, Folded, Owner
+from pipelines.acknowledged import KNOWN, AcknowledgedAttributes, Folded, Generation, Owner
 from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.failed_rows import RefusalWriter, RunFacts, latest_before, write_failed_rows
@@ -48,7 +48,8 @@ class FrameSet:
     frames: tuple[Frame, ...]
     invalid_rows: Path
     invalid_by_reason: Mapping[str, int]
-    generations: Mapping[AccountType, int]
+    invalid_found: int
+    generations: Mapping[AccountType, Generation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,15 @@ class Push:
     run_id: str
     run_started_at: datetime
     report: Callable[[str], None]
+    patience_seconds: float = 0.0  # how long to wait while another run holds the app
 
     def acknowledged(self, kind: AccountType) -> AcknowledgedAttributes:
         owner = Owner(self.target.host, self.target.sdkappid, self.sync, kind)
         return AcknowledgedAttributes(self.store.acknowledged(self.target.name, self.sync, kind), owner)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """The app's lock, waited for as long as this run has patience."""
+        return locked(self.store, self.target, patience_seconds=self.patience_seconds)
 
     def require_emulator(self) -> None:
         """Raise when the embedded emulator's app is gone while this sync remembers what it acknowledged."""
@@ -133,7 +139,7 @@ class Push:
         self._require_same_target(frames)
         result = PushResult(frames)
         with (
-            locked(self.store, self.target),
+            self.locked(),
             self.store.temporary(self.run_id) as folder,
             Engine(folder, memory_limit=self.memory_limit) as engine,
         ):
@@ -209,6 +215,7 @@ class Push:
                 run_id=self.run_id,
                 sync=self.sync,
                 target=self.target.host,
+                app=self.target.name,
                 run_started_at=self.run_started_at,
                 validated_at=frames.computed_at,
             ),
@@ -216,7 +223,7 @@ class Push:
             invalid_rows=frames.invalid_rows,
             refusals=folder / "refusals.parquet",
             frames={frame.account_type: frame.path for frame in frames.frames},
-            history=latest_before(self.store.failed_rows(self.sync), run_id=self.run_id, target=self.target.host),
+            history=latest_before(self.store.failed_rows(self.sync), run_id=self.run_id, app=self.target.name),
         )
 
     def _require_same_target(self, frames: FrameSet) -> None:
@@ -240,11 +247,11 @@ class Push:
         """Numbers of the frame's rows that an earlier push of the same frame had acknowledged in whole."""
         acknowledged = self.acknowledged(frame.account_type)
         known = acknowledged.table(engine)
-        if known is None or acknowledged.current().number == frames.generations[frame.account_type]:
+        if known is None or acknowledged.current().number == frames.generations[frame.account_type].number:
             return np.empty(0, dtype=np.int64)
         rows = engine.numbered_parquet(f"again_{frame.account_type}", frame.path)
         done = _acknowledged_rows(rows, known, list(frame.changed_attributes))
-        return np.array([row["number"] for row in engine.rows(done)], dtype=np.int64)
+        return engine.numbers(done)
 
 
 def changes_of(frame: Frame, passed_over: npt.NDArray[np.int64]) -> Iterator[Change]:
@@ -307,13 +314,16 @@ _WORST_FIRST = (OutcomeKind.REJECTED, OutcomeKind.ERRORED, OutcomeKind.NOT_ATTEM
 
 
 @contextmanager
-def locked(store: Store, target: Target) -> Iterator[None]:
-    """One pusher per app on this machine; the kernel frees the lock when its holder dies."""
+def locked(store: Store, target: Target, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """One pusher per app on this machine; the kernel frees the lock when its holder dies.
+
+    Raises AppBusyError when another holder keeps it for `patience_seconds`.
+    """
     path = target.lock_file(store)
     make_folder(path.parent)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience_seconds, poll_interval=1.0)
     except Timeout:  # an OSError itself, so it comes first
         raise AppBusyError(
             f"another run pushes to app {target.sdkappid} at {target.host} right now ({_holder(path)}); "

@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """How many accounts were read, and how many of them hold just what was acknowledged."""
+    """How many accounts were read, and how many of them hold all the values that were acknowledged."""
 
     sampled: int
     matching: int

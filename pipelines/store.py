@@ -16,7 +16,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -69,14 +69,17 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def prune(self, sync: str, *, keep: int = KEPT_RUNS) -> None:
-        """Remove frames and extracted profiles of all but the newest `keep` runs, and of those no ledger needs."""
+    def prune(self, sync: str, *, keep: int = KEPT_RUNS, needed: Collection[str] = ()) -> None:
+        """Remove frames and extracted profiles of all but the newest `keep` runs.
+
+        What a ledger needs stays, and so does every `run=...` folder that is `needed`.
+        """
         ledgers = (self.root / "acknowledged").glob(f"target=*/sync={sync}/account_type=*/*.ledger")
-        needed = {f"run={ledger.stem}" for ledger in ledgers}
+        kept = {*needed, *(f"run={ledger.stem}" for ledger in ledgers)}
         for kind in ("profiles", "frames"):
             runs = sorted((self.root / kind / f"sync={sync}").glob("run=*"), key=lambda path: path.stat().st_mtime)
             for run in runs[: max(0, len(runs) - keep)]:
-                if run.name not in needed:
+                if run.name not in kept:
                     shutil.rmtree(run, ignore_errors=True)
 
 

@@ -14,7 +14,8 @@ from pipelines.mapping import AttributeMapping, TooLong
 from pipelines.reasons import Reason
 
 CONTROL_CHARACTER = r"\p{Cc}"
-FOUR_DIGIT_YEAR = r"\A\d{4}-\d\d-\d\d(T|\z)"  # ISO 8601 without an agreement; infinity has none
+# ISO 8601 as it is without an agreement: years 0001 to 9999; what is infinite has no year.
+FOUR_DIGIT_YEAR = r"\A(\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})-\d\d-\d\d(T|\z)"
 TIMESTAMP_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -104,6 +105,16 @@ def canonical_text(column: ir.Value, *, decimals: int | None) -> ir.StringValue:
         return column.strftime(TIMESTAMP_FORMAT)
     text = column if kind.is_string() else column.cast(str)
     return _with_leading_zero(text) if kind.is_decimal() else text
+
+
+def orderable(column: ir.Value) -> ir.Value:
+    """`column` with what is no finite number or time as null: NaN and infinity are not newer than everything."""
+    kind: dt.DataType = column.type()
+    if kind.is_floating():
+        return ibis.ifelse(_is_no_number(column.cast(str)), ibis.null(kind), column)
+    if kind.is_date() or kind.is_timestamp():
+        return ibis.ifelse(column.cast(str).re_search(r"inf"), ibis.null(kind), column)
+    return column
 
 
 def _with_leading_zero(text: ir.StringValue) -> ir.StringValue:

@@ -3,7 +3,6 @@
 What is DuckDB's alone stands here: its address, its limits, its errors. Writing files is not.
 """
 
-import re
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +16,10 @@ from connectors.profiles.errors import (
     WarehouseQueryError,
     WarehouseSettingsError,
     WarehouseUnreachableError,
+    before_values,
 )
 
 _ROWS_PER_BATCH = 2_048  # one of DuckDB's vectors: it bounds batches by rows alone, and rows may be wide
-_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 _NAMES_NOT_VALUES = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.SyntaxException)
 
 
@@ -85,7 +84,7 @@ class DuckDBFile:
         if isinstance(error, _NAMES_NOT_VALUES):
             message = str(error).strip()
         else:  # the message may quote a row's value
-            message = _QUOTED.sub("'...'", _first_line(error))
+            message = before_values(_first_line(error).partition("Error: ")[2])
         return WarehouseQueryError(f"{self._path} refused the query: {message.rstrip('.')}. Correct the query.")
 
 

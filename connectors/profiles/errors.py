@@ -94,6 +94,11 @@ def read_network_address(uri: str) -> re.Match[str]:
     return match
 
 
+def before_values(message: str) -> str:
+    """The beginning of a database's message, up to where it may quote a row: a quotation mark, a digit or a colon."""
+    return re.split(r"""["'`:0-9(]""", message, maxsplit=1)[0].strip() or "an error that may quote a row"
+
+
 def without_secrets(uri: str) -> str:
     """The address for people: without user, password and parameters; of an unreadable one nothing but the scheme."""
     scheme = _SCHEME.match(uri)

@@ -16,6 +16,7 @@ from connectors.profiles.errors import (
     WarehouseQueryError,
     WarehouseSettingsError,
     WarehouseUnreachableError,
+    before_values,
     mask_secrets,
     read_network_address,
     without_secrets,
@@ -39,7 +40,6 @@ _FORCED_PARAMETERS = "client_encoding=UTF8"  # the default is the database's own
 
 _SERVER_WORDS = re.compile(r"\b(?:ERROR|FATAL):.*", re.DOTALL)
 _DRIVER_PREFIX = re.compile(r"^(?:[A-Z_]+: )?\[libpq\] ")
-_VALUE = re.compile(r'"[^"]*"')
 _CONNECTION_LOST = re.compile(r"^FATAL:|^(?!ERROR:).*(connection|could not (receive|send)|SSL)", re.DOTALL)
 _GRANT = "Grant the role usage on the schema and select on the table."
 _NAMES_NOT_VALUES = ("42", "26", "3F", "0A", "54")  # SQLSTATE classes whose messages quote identifiers, not rows
@@ -108,7 +108,8 @@ class PostgreSQL:
         if state.startswith(("08", "57P")) or _CONNECTION_LOST.search(message):
             return self._unreachable("broke off before the last row", message)
         if not state.startswith(_NAMES_NOT_VALUES):
-            message = _VALUE.sub('"..."', message.splitlines()[0])
+            words = "" if state.startswith("P0") else message.partition("ERROR:")[2].strip()
+            message = f"{before_values(words)} (SQLSTATE {state or 'unknown'})"
         message = mask_secrets(message, self._uri)
         remedy = _GRANT if state == "42501" else "Correct the query."
         return WarehouseQueryError(f"{self._where} refused the query: {message}. {remedy}")

@@ -7,7 +7,7 @@ Sources are pages of https://www.tencentcloud.com/document/product/<number>.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -151,7 +151,7 @@ def decode_reply(content: bytes) -> Reply | UnreadableReply:
     if not isinstance(body, dict):
         return UnreadableReply("the body is JSON, but not an object")
     code, status, info = body.get("ErrorCode"), body.get("ActionStatus"), body.get("ErrorInfo")
-    if type(code) is not int:
+    if not _is_code(code):
         return UnreadableReply("ErrorCode is missing or not a whole number")
     if code == 0 and status != "OK":
         return UnreadableReply("ErrorCode is 0, but ActionStatus is not OK")
@@ -159,6 +159,11 @@ def decode_reply(content: bytes) -> Reply | UnreadableReply:
     if isinstance(errors, UnreadableReply):
         return errors
     return Reply(code=code, info=info if isinstance(info, str) and info else None, row_errors=errors, body=body)
+
+
+def _is_code(code: object) -> TypeGuard[int]:
+    """A whole number of 32 bits, which is what failed rows can hold; no documented code comes near its limits."""
+    return type(code) is int and abs(code) < 2**31
 
 
 def _decode_row_errors(entries: object) -> tuple[RowError, ...] | UnreadableReply:
@@ -170,7 +175,7 @@ def _decode_row_errors(entries: object) -> tuple[RowError, ...] | UnreadableRepl
     for entry in entries:
         account = entry.get("To_Account") if isinstance(entry, dict) else None
         code = entry.get("ErrorCode") if isinstance(entry, dict) else None
-        if not isinstance(account, str) or type(code) is not int:
+        if not isinstance(account, str) or not _is_code(code):
             return UnreadableReply("an entry of ErrorList has no To_Account or no ErrorCode")
         info = entry.get("ErrorInfo")
         errors.append(RowError(account, code, info if isinstance(info, str) and info else None))

@@ -221,7 +221,7 @@ def test_folding_again_after_an_interruption_gives_the_same_state(
     with pytest.raises(Interrupted):
         dying(pushed.state.folder, OWNER).fold(pushed.engine, ledger, root=pushed.root)
     assert pushed.state.leftover_ledgers() == [ledger]
-    since = earlier_pushes
+    since = pushed.state.current() if earlier_pushes else Generation(0, None)
     folded = pushed.fold(ledger)
     assert pushed.known() == undisturbed.known()
     assert folded.generation.came_only_from("run-1", since=since)
@@ -317,4 +317,10 @@ def test_the_state_names_no_account_and_no_value(pushed: Pushed) -> None:
 def test_pushing_a_frame_again_is_safe_while_it_alone_made_what_came_since(
     frames: tuple[tuple[int, str], ...], number: int, since: int, only: bool
 ) -> None:
-    assert Generation(number, None, frames).came_only_from("a", since=since) is only
+    now = Generation(number, None, frames, lineage="one")
+    assert now.came_only_from("a", since=Generation(since, None, lineage="one" if since else "")) is only
+
+
+def test_a_folder_that_was_removed_and_grew_anew_is_of_another_lineage() -> None:
+    grown_anew = Generation(2, None, ((1, "b"), (2, "b")), lineage="new")
+    assert not grown_anew.came_only_from("a", since=Generation(2, None, ((1, "x"), (2, "y")), lineage="old"))

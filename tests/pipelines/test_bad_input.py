@@ -274,6 +274,19 @@ def test_pushing_old_frames_alone_is_refused_once_another_run_has_pushed(folder:
     assert emulator_state(folder / "data")["u7"]["level"] == "8"
 
 
+def test_pushing_old_frames_alone_is_refused_though_the_state_was_removed_and_grew_anew(folder: Path) -> None:
+    sync = make_sync(folder, ATTRIBUTES)
+    with history_in(folder) as instance:
+        assert run(sync).succeeded
+        write_profiles(folder / "profiles/one.parquet", {**PROFILES, "level": list(range(1, 501))})
+        assert run(sync, instance=instance).succeeded  # its frames stay on record
+        shutil.rmtree(folder / "data/acknowledged")
+        write_profiles(folder / "profiles/one.parquet", {**PROFILES, "level": list(range(2, 502))})
+        assert run(sync).succeeded
+        assert not run_push_alone(sync, instance).succeeded
+    assert emulator_state(folder / "data")["u7"]["level"] == "9"
+
+
 def test_pushing_the_same_frames_again_sends_nothing(folder: Path) -> None:
     sync = make_sync(folder, ATTRIBUTES)
     with history_in(folder) as instance:

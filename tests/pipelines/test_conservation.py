@@ -89,6 +89,36 @@ def test_a_row_lost_while_the_frame_is_written_fails_the_frames_check(
     assert not ran.checks()[FRAME_CHECK]
 
 
+@pytest.mark.parametrize("place", ["invalid_rows", "with_source"])
+def test_an_invalid_row_lost_on_its_way_to_the_file_fails_its_check_before_any_call(
+    place: str, run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, place, losing(getattr(frames, place)))
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()["invalid_rows:conservation"]
+    assert PUSH_CHECK not in ran.checks(), "nothing may be pushed after it"
+
+
+def test_an_unchanged_row_lost_from_a_frame_of_all_accounts_fails_the_frames_check(
+    tmp_path: Path, run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(file) for file in (tmp_path / "profiles").glob("*.parquet")]
+    assert run_small().succeeded
+    original = Engine.write_parquet
+
+    def write(engine: Engine, expression: ir.Table, path: Path, **named: Any) -> int:
+        is_frame = path.name == "user_id.parquet"
+        unchanged = expression.filter(expression.changed.length() == 0).limit(1) if is_frame else expression
+        lossy = expression.anti_join(unchanged, ["account"]) if is_frame else expression
+        return original(engine, lossy, path, **named)
+
+    monkeypatch.setattr(Engine, "write_parquet", write)
+    ran = run(make_sync(tmp_path, {**example_attributes(files), "frames": "all"}))
+    assert not ran.succeeded
+    assert not ran.checks()[FRAME_CHECK]
+
+
 def test_an_account_that_stands_in_the_frame_twice_fails_its_check(
     run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_the_conservation_checks_block(definitions: dg.Definitions) -> None:
     blocking = {f"{key.asset_key.path[-1]}:{key.name}" for key in graph.asset_check_keys if graph.get(key).blocking}
     assert blocking == {
         "acknowledged_attributes:conservation",
+        "invalid_rows:conservation",
         *(
             f"{kind}_attributes:{check}"
             for kind in ("user_id", "registration_id")

@@ -84,7 +84,12 @@ def write(
         engine,
         path,
         facts=RunFacts(
-            f"run-{day}", "small", target, run_started_at=moment, validated_at=moment + timedelta(minutes=1)
+            f"run-{day}",
+            "small",
+            target,
+            f"{target}-1",
+            run_started_at=moment,
+            validated_at=moment + timedelta(minutes=1),
         ),
         mapping=sync_of(SYNC),
         invalid_rows=computed.frames.invalid_rows,
@@ -206,7 +211,7 @@ def test_the_run_before_is_the_newest_other_run_against_the_same_target(engine: 
     folder = tmp_path / "sync=nightly"
 
     def before(run_id: str, target: str = "emulator") -> str | None:
-        found = latest_before(folder, run_id=run_id, target=target)
+        found = latest_before(folder, run_id=run_id, app=f"{target}-1")
         return found.stem if found else None
 
     assert before("run-3") is None

@@ -83,6 +83,15 @@ def test_two_mistakes_in_the_yaml_are_told_with_their_lines(tmp_path: Path) -> N
     assert "Traceback" not in ran.stderr
 
 
+def test_a_slip_in_the_yaml_is_told_without_the_line_it_stands_on(tmp_path: Path) -> None:
+    project = Project.copy_to(tmp_path / "project")
+    project.edit_yaml("  source:\n", "  source: {warehouse: {uri: postgresql://u:planted: secret@h/d, query: x}\n")
+    ran = project.run("-m", "pipelines", "list")
+    assert ran.returncode == 1
+    assert re.search(rf"{re.escape(str(project.yaml))}:\d+: ", ran.stderr)
+    assert "planted" not in ran.stderr
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_a_run_that_was_cut_off_is_gone_on_with(how: signal.Signals, tmp_path: Path) -> None:
     """Nothing acknowledged is forgotten or sent again, and the end is the same as that of a run in one piece."""
@@ -100,6 +109,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with(how: signal.Signals, tmp_path: P
     fast = Project(project.folder, {"TENCENT_PUSH_CALLS_PER_SECOND": "2000"})
     ran = fast.run("-m", "pipelines", "run", "example")
     assert ran.returncode == 0, ran.stderr
+    assert ("it is marked as failed now" in ran.stderr) == (how is signal.SIGKILL)
     assert re.search(r"cut off had [1-9][\d,]* changes acknowledged", ran.stderr)
     assert re.search(r", [1-9][\d,]* unchanged\n", ran.stdout)
     files = sorted((project.folder / "data/sample_profiles").glob("*.parquet"))

@@ -168,6 +168,12 @@ def test_a_frame_that_a_ledger_still_needs_is_kept_however_old(store: Store) -> 
     assert names(store.root / "frames" / "sync=s") == ["run=r0", "run=r3", "run=r4"]
 
 
+def test_what_this_run_needs_is_kept_whatever_the_clock_says(store: Store) -> None:
+    old_runs(store, "s", 5)
+    store.prune("s", keep=2, needed={"run=r0"})
+    assert names(store.root / "profiles" / "sync=s") == ["run=r0", "run=r3", "run=r4"]
+
+
 def test_pruning_a_sync_that_never_ran_does_nothing(store: Store) -> None:
     store.prune("s")
     assert not store.root.exists()

@@ -31,6 +31,7 @@ def frame(kind: AccountType, **counts: int) -> Frame:
         account_type=kind,
         path=Path(f"/data/frames/{kind}.parquet"),
         rows=counts["changed"],
+        chosen_rows=counts["changed"],
         accounts=counts["changed"],
         set_accounts=counts["changed"],
         remove_accounts=0,
@@ -45,7 +46,7 @@ def frame(kind: AccountType, **counts: int) -> Frame:
 def result() -> PushResult:
     users = frame(USER, profiles=20_000, without_account=1, superseded=20, invalid=300, unchanged=4_000, changed=15_679)
     devices = frame(DEVICE, profiles=20_000, without_account=19_998, superseded=0, invalid=0, unchanged=2, changed=0)
-    frames = FrameSet("run-1", "emulator-1", LATER, (users, devices), Path("/data/invalid_rows.parquet"), {}, {})
+    frames = FrameSet("run-1", "emulator-1", LATER, (users, devices), Path("/data/invalid_rows.parquet"), {}, 0, {})
     report = SinkReport(calls=Counter({Command.SET_ATTR: 150, Command.REMOVE_ATTR: 7}), seconds=1.26)
     return PushResult(
         frames=frames,

@@ -1,0 +1,132 @@
+"""The push around the sink: which frames it takes, whom it waits for, and that the newest value is what stays."""
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from connectors.tencent_push.emulator import Emulator
+from pipelines.errors import AppBusyError, DataFolderError
+from pipelines.push import Push, locked
+from pipelines.resources import environment_from
+from tests.running import Ran, emulator_state, make_sync, run, write_profiles
+
+ATTRIBUTES: dict[str, Any] = {
+    "source": {"parquet": "profiles/*.parquet"},
+    "updated_at": "updated_at",
+    "accounts": {"user_id": {"column": "user_id", "attributes": {"city": {"column": "city", "null": "remove"}}}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATTRIBUTE_SYNC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "1000")
+    return tmp_path
+
+
+def night(folder: Path, cities: dict[str, str | None], attributes: dict[str, Any] | None = None, **columns: Any) -> Ran:
+    """One run over one profile per account."""
+    rows: dict[str, Any] = {"user_id": list(cities), "city": list(cities.values()), "updated_at": [0.0] * len(cities)}
+    write_profiles(folder / "profiles/one.parquet", {**rows, **columns})
+    return run(make_sync(folder, attributes or ATTRIBUTES))
+
+
+def test_frames_that_were_computed_against_another_target_are_not_pushed(folder: Path) -> None:
+    ran = night(folder, {"a": "x"})
+    frames = replace(ran.pushed.frames, target="console.tim.qq.com-1400000001")
+    push = ran_push(folder, ran)
+    with (
+        push.target.open(folder / "unused.sqlite", {}) as client,
+        pytest.raises(DataFolderError, match="computed against console"),
+    ):
+        push.run(frames, client)
+
+
+def ran_push(folder: Path, ran: Ran) -> Push:
+    environment = environment_from({"ATTRIBUTE_SYNC_DATA": str(folder / "data")})
+    return Push(
+        store=environment.store,
+        target=environment.target,
+        memory_limit="1GB",
+        sync=ran.sync.name,
+        mapping=ran.sync.mapping,
+        run_id="again",
+        run_started_at=datetime.now(UTC),
+        report=lambda _: None,
+    )
+
+
+def test_a_value_that_becomes_null_is_removed_and_comes_back(folder: Path) -> None:
+    nights: list[tuple[dict[str, str | None], dict[str, dict[str, str]]]] = [
+        ({"a": "深圳", "b": "x"}, {"a": {"city": "深圳"}, "b": {"city": "x"}}),
+        ({"a": None, "b": "x"}, {"b": {"city": "x"}}),
+        ({"a": "深圳", "b": ""}, {"a": {"city": "深圳"}}),
+    ]
+    for cities, expected in nights:
+        ran = night(folder, cities)
+        assert ran.succeeded, ran.failure
+        state = emulator_state(folder / "data")
+        assert {account: values for account, values in state.items() if values} == expected
+        assert ran.checks()["acknowledged_attributes:read_back"]
+
+
+def test_what_is_no_time_is_older_than_every_time(folder: Path) -> None:
+    write_profiles(
+        folder / "profiles/one.parquet",
+        {
+            "user_id": ["a"] * 4,
+            "city": ["nan", "inf", "newest", "null"],
+            "updated_at": [float("nan"), float("inf"), 5.0, None],
+        },
+    )
+    ran = run(make_sync(folder, ATTRIBUTES))
+    assert ran.succeeded, ran.failure
+    assert emulator_state(folder / "data") == {"a": {"city": "newest"}}
+
+
+def test_an_attribute_renamed_in_case_only_is_refused_before_any_call(folder: Path) -> None:
+    assert night(folder, {"a": "x"}).succeeded
+    accounts = {"user_id": {"column": "user_id", "attributes": {"City": "city"}}}
+    ran = night(folder, {"a": "y"}, {**ATTRIBUTES, "accounts": accounts})
+    assert not ran.succeeded
+    assert "'City' was acknowledged as 'city' before" in ran.failure
+    assert emulator_state(folder / "data") == {"a": {"city": "x"}}
+
+
+def test_attributes_named_like_the_engines_own_words_are_sent(folder: Path) -> None:
+    names = ["self", "number", "known_city", "select", "group", "value_0"]
+    accounts = {"user_id": {"column": "user_id", "attributes": dict.fromkeys(names, "city")}}
+    for city in ("x", "y"):
+        ran = night(folder, {"a": city}, {**ATTRIBUTES, "accounts": accounts})
+        assert ran.succeeded, ran.failure
+        assert emulator_state(folder / "data") == {"a": dict.fromkeys(names, city)}
+
+
+def test_a_read_back_that_finds_something_else_warns_with_what_to_do(folder: Path) -> None:
+    assert night(folder, {"a": "x", "b": "x"}).succeeded
+    with Emulator(folder / "data/emulator/nightly.sqlite") as emulator:
+        emulator.forget("b")
+    ran = night(folder, {"a": "x", "b": "x"})
+    assert ran.succeeded, "it warns and blocks nothing"
+    assert not ran.checks()["acknowledged_attributes:read_back"]
+    (check,) = [each for each in ran.result.get_asset_check_evaluations() if each.check_name == "read_back"]
+    assert "1 of 2 sampled accounts" in str(check.description)
+    assert "run again" in str(check.description)
+
+
+def test_a_run_of_the_daemon_waits_for_the_app_and_one_from_a_shell_does_not(folder: Path) -> None:
+    environment = environment_from({"ATTRIBUTE_SYNC_DATA": str(folder / "data")})
+    path = environment.target.lock_file(environment.store)
+    path.parent.mkdir(parents=True)
+    holder = FileLock(path, thread_local=False)
+    holder.acquire()
+    with pytest.raises(AppBusyError), locked(environment.store, environment.target):
+        pass
+    threading.Timer(0.1, holder.release).start()
+    with locked(environment.store, environment.target, patience_seconds=60):
+        assert not holder.is_locked
