@@ -19,7 +19,7 @@ from connectors.tencent_push.protocol import AccountType
 from pipelines import checks, metadata
 from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS, EngineError, PushStoppedError
-from pipelines.extraction import extract_profiles, unreadable_file
+from pipelines.extraction import explained, extract_profiles
 from pipelines.frames import compute_frames
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_declared
@@ -149,6 +149,11 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
                     f"{frame.account_type}: {frame.counts.changed:,} changes, {frame.counts.unchanged:,} unchanged, "
                     f"{frame.counts.superseded:,} superseded, {frame.counts.invalid:,} invalid"
                 )
+                if frame.counts.profiles and not frame.counts.changed + frame.counts.unchanged:
+                    context.log.info(
+                        f"{frame.account_type}: no profile has an account of this type; "
+                        "look at its column, `where` and `matches`"
+                    )
                 yield dg.MaterializeResult(
                     asset_key=sync.frame_key(frame.account_type),
                     value=computed,
@@ -196,7 +201,7 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
                 metadata={"sync": sync.name, "run_id": context.run.run_id, "target": current.target.name},
             )
         except EngineError as error:
-            raise unreadable_file(manifest) or error from None
+            raise explained(manifest) or error from None
         check_unchanged(manifest)
     return FrameSet(
         run_id=context.run.run_id,

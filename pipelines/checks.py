@@ -95,19 +95,12 @@ def push_check_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
 
 def check_push(result: PushResult, asset: dg.AssetKey) -> dg.AssetCheckResult:
     """Counted from the ledger, the frames and the failed rows as they stand on disk."""
-    facts: dict[str, int] = {
+    facts = {
         "failed_rows": result.failed_row_count,
         "invalid_rows": result.invalid_row_count,
         "refusals": result.refusal_count,
+        **result.tally_counts(),
     }
-    for kind, tally in result.tallies.items():
-        facts |= {
-            f"{kind}_changed": tally.changed,
-            f"{kind}_acknowledged": tally.acknowledged,
-            f"{kind}_rejected": tally.rejected,
-            f"{kind}_errored": tally.errored,
-            f"{kind}_not_attempted": tally.not_attempted,
-        }
     return dg.AssetCheckResult(asset_key=asset, check_name=CONSERVATION, passed=result.is_conserved, metadata=facts)
 
 

@@ -23,6 +23,7 @@ from pipelines.store import whole_file
 
 ROW_GROUP_ROWS = 100_000
 ROW_NUMBER = "__row_number"
+ROW_PLACE = "file_row_number"  # DuckDB's name for it
 
 
 class Engine:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from connectors.profiles.errors import SourceColumnError, SourceUnreadableError
 from connectors.profiles.parquet import Manifest, read_manifest
 from connectors.profiles.warehouse import extract
+from pipelines.engine import ROW_PLACE
 from pipelines.errors import ConfigurationError
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_source, missing_columns
@@ -62,12 +63,17 @@ def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
             raise ConfigurationError(f"{line}: {template[0]} has no value; set the variable, then run again")
 
 
-def unreadable_file(manifest: Manifest) -> SourceUnreadableError | None:
-    """The first file whose rows cannot be read to the end, looked for after the engine has failed on the source.
+def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError | None:
+    """Why the engine failed on the source, looked for afterwards: its own words may quote a value.
 
-    A footer can be whole while the pages before it are damaged; the engine's own words may quote a value.
+    A footer can be whole while the pages before it are damaged, and one column's name is the engine's own.
     """
     for file in manifest.files:
+        if ROW_PLACE in pq.read_schema(file.path).names:
+            return ConfigurationError(
+                f"{file.path} has a column {ROW_PLACE!r}, the engine's own name for a row's place in its file; "
+                "rename it in the source"
+            )
         for column in manifest.schema.names:
             try:
                 with pq.ParquetFile(file.path) as opened:

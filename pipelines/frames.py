@@ -98,7 +98,7 @@ def compute_frames(
     invalid = engine.materialize("invalid_rows", invalid_rows(classified, superseded, compared, mapping=mapping))
     path = folder / "invalid_rows.parquet"
     engine.write_parquet(with_source(invalid, files), path, metadata=metadata)
-    stop_on_policy(engine, invalid, files, mapping=mapping)
+    stop_on_policy(engine, invalid, files, mapping=mapping, path=path)
     frames = tuple(
         _write_frame(
             engine,

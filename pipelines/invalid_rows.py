@@ -4,6 +4,7 @@ Expressions over what frames.py has classified and compared; nothing is decided 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
@@ -148,7 +149,7 @@ def with_source(rows: ir.Table, files: ir.Table) -> ir.Table:
     return wide.mutate(outcome=outcome).drop(FILE, ROW, "number")
 
 
-def stop_on_policy(engine: Engine, invalid: ir.Table, files: ir.Table, *, mapping: SyncMapping) -> None:
+def stop_on_policy(engine: Engine, invalid: ir.Table, files: ir.Table, *, mapping: SyncMapping, path: Path) -> None:
     """Raise for the first attribute whose YAML says `too_long: fail` and that has such a value."""
     failing = [
         name
@@ -167,5 +168,6 @@ def stop_on_policy(engine: Engine, invalid: ir.Table, files: ir.Table, *, mappin
             f"{first['total']} values are longer than 50 bytes under `too_long: fail`; the first is attribute "
             f"{first['attribute']!r}, column {first['column']!r}, {first['value_bytes']} bytes, in "
             f"{first['source_file']}, row {first[ROW]} (counted from 0). Shorten them in the source, or choose "
-            "`too_long: reject` or `truncate`. Nothing was sent; all of them stand in the invalid rows."
+            "`too_long: reject` or `truncate`. Nothing was sent; all of them stand in "
+            f"{path}"
         )

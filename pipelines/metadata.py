@@ -78,15 +78,8 @@ def of_acknowledged(result: PushResult, folders: dict[AccountType, Path]) -> dic
         "calls_taken_over": result.unsettled_calls,
         "folders": dg.MetadataValue.json({kind.value: str(folder) for kind, folder in folders.items()}),
     }
-    for kind, tally in result.tallies.items():
-        facts |= {
-            f"{kind}_changed": tally.changed,
-            f"{kind}_acknowledged": tally.acknowledged,
-            f"{kind}_rejected": tally.rejected,
-            f"{kind}_errored": tally.errored,
-            f"{kind}_not_attempted": tally.not_attempted,
-            f"{kind}_seconds": round(result.reports[kind].seconds, 1),
-        }
+    facts |= result.tally_counts()
+    facts |= {f"{kind}_seconds": round(report.seconds, 1) for kind, report in result.reports.items()}
     if result.stop:
         facts["stopped"] = result.stop.text
     return facts

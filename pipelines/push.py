@@ -7,7 +7,7 @@ write the failed rows, count everything again from what is on disk. Only then is
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +87,12 @@ class PushResult:
         """Whether every change has its outcome, and every failed row reached the file."""
         whole = self.failed_row_count == self.invalid_row_count + self.refusal_count
         return whole and all(tally.is_conserved for tally in self.tallies.values())
+
+    def tally_counts(self) -> dict[str, int]:
+        """Every number of the tallies by a name of its own, for metadata."""
+        return {
+            f"{kind}_{name}": count for kind, tally in self.tallies.items() for name, count in asdict(tally).items()
+        }
 
 
 @dataclass(frozen=True, slots=True)

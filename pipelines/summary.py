@@ -114,7 +114,7 @@ def report_page(
         sync=sync,
         target=target,
         run_id=run,
-        started=f"{started:%Y-%m-%d %H:%M %Z}",
+        started=f"{started:%Y-%m-%d %H:%M (UTC%z)}",
         frames=pushed.frames,
         pushed=pushed,
         groups=groups,

@@ -81,6 +81,11 @@ def drop_a_column(folder: Path) -> str:
     return "'level'"
 
 
+def take_the_engines_own_name(folder: Path) -> str:
+    write_profiles(folder / "profiles/one.parquet", {**PROFILES, "file_row_number": [1] * 500})
+    return "'file_row_number'"
+
+
 def make_a_column_a_list(folder: Path) -> str:
     write_profiles(folder / "profiles/one.parquet", {**PROFILES, "city": [["深圳"]] * 500})
     return "'city' is list"
@@ -100,6 +105,7 @@ SOURCE_FAULTS: list[Callable[[Path], str]] = [
     delete_the_profiles,
     cut_a_file_short,
     damage_a_page,
+    take_the_engines_own_name,
     drop_a_column,
     make_a_column_a_list,
     make_a_column_binary,
@@ -122,7 +128,7 @@ def test_a_source_that_cannot_be_used_is_told_and_changes_nothing(fault: Callabl
     assert emulator_state(folder / "data") == state_before
 
 
-@pytest.mark.parametrize("fault", SOURCE_FAULTS[3:], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", SOURCE_FAULTS[4:], ids=lambda fault: fault.__name__)
 def test_a_column_that_does_not_fit_is_told_with_its_line_of_the_yaml(
     fault: Callable[[Path], str], folder: Path
 ) -> None:

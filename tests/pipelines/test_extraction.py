@@ -12,7 +12,7 @@ import yaml
 from connectors.profiles.errors import SourceNotFoundError, SourceUnreadableError, WarehouseError
 from connectors.profiles.parquet import Manifest, read_manifest
 from pipelines.errors import ConfigurationError
-from pipelines.extraction import extract_profiles, unreadable_file
+from pipelines.extraction import explained, extract_profiles
 from pipelines.mapping import mapping_from
 
 YAML = """\
@@ -159,7 +159,7 @@ def test_a_file_whose_pages_are_damaged_is_found_with_its_column_and_no_value(fo
         columns=["user", "town", "level"],
         base=folder,
     )
-    found = unreadable_file(manifest)
+    found = explained(manifest)
     assert isinstance(found, SourceUnreadableError)
     assert str(found).startswith(f"{path}: column 'town' cannot be read; the file is damaged.")
     assert "geheim" not in str(found)
@@ -167,4 +167,4 @@ def test_a_file_whose_pages_are_damaged_is_found_with_its_column_and_no_value(fo
 
 def test_whole_files_are_not_blamed(folder: Path) -> None:
     path = write(folder, ROWS)
-    assert unreadable_file(read_manifest(str(path), columns=["user", "town"], base=folder)) is None
+    assert explained(read_manifest(str(path), columns=["user", "town"], base=folder)) is None
