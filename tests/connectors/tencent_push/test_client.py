@@ -1,8 +1,6 @@
-import logging
 import socket
 import ssl
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,42 +10,28 @@ import pytest
 
 from connectors.tencent_push import client as client_module
 from connectors.tencent_push.client import (
-    CallResult,
     Client,
     Credentials,
     Fault,
-    HttpResponse,
     RequestsTransport,
-    TransportError,
     checked_base_url,
 )
 from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.errors import CallRefusedError, SettingsError, TargetUnreachableError
-from connectors.tencent_push.protocol import AccountType, Command, RowError, encode_set_attr
-from connectors.tencent_push.usersig import check_usersig, make_usersig
+from connectors.tencent_push.protocol import AccountType, Command, RowError
+from connectors.tencent_push.usersig import check_usersig
+from tests.connectors.tencent_push.client_cases import (  # fixtures among them
+    BODY,
+    CREDENTIALS,
+    NOW,
+    SIGNATURE,
+    assert_clean,
+    client_for,
+    no_proxy_or_ca_of_this_machine,
+    wire_fault,
+)
 
-NOW = 1700000000
-CREDENTIALS = Credentials(sdkappid=1400000001, identifier="planted-admin", secret_key="planted-key")
-SIGNATURE = make_usersig(sdkappid=1400000001, identifier="planted-admin", secret_key="planted-key", now=NOW)
-ACCOUNT, VALUE = "planted-account", "planted-value"
-PLANTED = (SIGNATURE, SIGNATURE[8:40], "planted-")
-BODY = encode_set_attr([(ACCOUNT, {"city": VALUE})])
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy_or_ca_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-def client_for(base_url: str, *, read_timeout_seconds: float = 5.0, connect_timeout_seconds: float = 5.0) -> Client:
-    transport = RequestsTransport(
-        connect_timeout_seconds=connect_timeout_seconds,
-        read_timeout_seconds=read_timeout_seconds,
-        use_environment=False,
-    )
-    return Client(base_url=base_url, credentials=CREDENTIALS, transport=transport, clock=lambda: NOW)
+__all__ = ["no_proxy_or_ca_of_this_machine", "wire_fault"]
 
 
 class TestOneCall:
@@ -131,70 +115,6 @@ class TestOneCall:
 def emulator_credentials() -> Credentials:
     app = EMULATOR_CREDENTIALS
     return Credentials(sdkappid=app.sdkappid, identifier=app.identifier, secret_key=app.secret_key)
-
-
-def status(code: str) -> Callable[[Any], Any]:
-    return lambda steps: steps.answer(b"<html>planted</html>", status=code)
-
-
-# What happens at the wire -> the fault and what people are told.
-WIRE_FAULTS: dict[str, tuple[Callable[[Any], Any], Fault, str]] = {
-    "no answer": (lambda s: s.raw_then_silence(b""), Fault.TIMEOUT, "no answer within 0.05 s"),
-    "the body stops half way": (
-        lambda s: s.raw_then_silence(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
-        Fault.TIMEOUT,
-        "no answer within 0.05 s",
-    ),
-    "reset": (lambda s: s.reset(), Fault.BROKEN_CONNECTION, "the connection broke before the answer was complete"),
-    "closed without an answer": (
-        lambda s: s.raw(b""),
-        Fault.BROKEN_CONNECTION,
-        "the connection broke before the answer was complete",
-    ),
-    "half a body": (
-        lambda s: s.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"ActionStatus"'),
-        Fault.BROKEN_CONNECTION,
-        "the connection broke before the answer was complete",
-    ),
-    "half a chunk": (
-        lambda s: s.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n63\r\n{"),
-        Fault.BROKEN_CONNECTION,
-        "the connection broke before the answer was complete",
-    ),
-    "not HTTP": (
-        lambda s: s.raw(b"SSH-2.0-planted\r\n"),
-        Fault.BROKEN_CONNECTION,
-        "the connection broke before the answer was complete",
-    ),
-    "not compressed as said": (
-        lambda s: s.answer(b"plain", headers="Content-Encoding: gzip\r\n"),
-        Fault.UNREADABLE_REPLY,
-        "the body is not compressed as its header says",
-    ),
-    "empty": (lambda s: s.answer(b""), Fault.UNREADABLE_REPLY, "the body is empty"),
-    "HTML": (lambda s: s.answer(b"<html></html>"), Fault.UNREADABLE_REPLY, "the body is not JSON"),
-    "half a JSON": (lambda s: s.answer(b'{"ActionStatus":"OK"'), Fault.UNREADABLE_REPLY, "the body is not JSON"),
-    "no ErrorCode": (
-        lambda s: s.answer(b"{}"),
-        Fault.UNREADABLE_REPLY,
-        "ErrorCode is missing or not a whole number",
-    ),
-    "502": (status("502 Bad Gateway"), Fault.HTTP_STATUS, "HTTP 502"),
-    "503 with a readable body": (
-        lambda s: s.answer(b'{"ActionStatus":"OK","ErrorCode":0}', status="503 Busy"),
-        Fault.HTTP_STATUS,
-        "HTTP 503",
-    ),
-    "404": (status("404 Not Found"), Fault.HTTP_STATUS, "HTTP 404"),
-    "204 without a body": (lambda s: s.answer(b"", status="204 No Content"), Fault.HTTP_STATUS, "HTTP 204"),
-}
-
-
-@pytest.fixture(params=list(WIRE_FAULTS.values()), ids=list(WIRE_FAULTS))
-def wire_fault(request: pytest.FixtureRequest, wire_server: Any, steps: Any) -> tuple[str, Fault, str]:
-    step, fault, detail = request.param
-    wire_server.script = [step(steps)]
-    return wire_server.base_url, fault, detail
 
 
 class TestFaults:
@@ -329,109 +249,6 @@ class TestEnvironment:
         wire_server.script = [steps.answer(b"{}")]
         RequestsTransport().post(wire_server.base_url, body=b"{}")
         assert "authorization" not in wire_server.seen[0].headers
-
-
-class TestSecrets:
-    """A signature, a key, an administrator, an account and a value are planted, and looked for in every text."""
-
-    @pytest.fixture(autouse=True)
-    def _all_logs(self, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-        caplog.set_level(logging.DEBUG)
-        for name in ("urllib3", "requests", "connectors"):
-            caplog.set_level(logging.DEBUG, logger=name)
-        yield
-        for record in caplog.records:
-            assert_clean(record.getMessage() + repr(record.__dict__))
-
-    def test_no_text_of_a_failed_call_holds_them(self, wire_fault: Any) -> None:
-        base_url, _, _ = wire_fault
-        result = client_for(base_url, read_timeout_seconds=0.05).call(Command.SET_ATTR, BODY)
-        assert_clean(repr(result) + str(result))
-
-    def test_no_error_of_a_failed_call_holds_them(self, wire_fault: Any) -> None:
-        base_url, _, detail = wire_fault
-        with pytest.raises(TargetUnreachableError) as caught:
-            client_for(base_url, read_timeout_seconds=0.05).set_attr([(ACCOUNT, {"city": VALUE})])
-        assert detail in str(caught.value)
-        assert_error_clean(caught.value)
-
-    def test_no_error_of_a_transport_holds_them_or_the_librarys_error(self, wire_server: Any, steps: Any) -> None:
-        wire_server.script = [steps.reset()]
-        with pytest.raises(TransportError) as caught:
-            RequestsTransport().post(f"{wire_server.base_url}/?usersig={SIGNATURE}", body=BODY)
-        assert_error_clean(caught.value)
-
-    def test_no_text_of_a_connection_that_was_never_made_holds_them(self, closed_port: int) -> None:
-        with pytest.raises(TargetUnreachableError) as caught:
-            client_for(f"http://127.0.0.1:{closed_port}").get_attr([ACCOUNT])
-        assert_error_clean(caught.value)
-
-    def test_no_text_of_a_refused_call_holds_them(self, wire_server: Any, steps: Any) -> None:
-        info = f'{{"ActionStatus":"FAIL","ErrorCode":90033,"ErrorInfo":"{ACCOUNT} {VALUE}"}}'
-        wire_server.script = [steps.answer(info.encode())] * 2
-        client = client_for(wire_server.base_url)
-        assert_clean(repr(client.call(Command.SET_ATTR, BODY)))
-        with pytest.raises(CallRefusedError) as caught:
-            client.set_attr([(ACCOUNT, {"city": VALUE})])
-        assert_error_clean(caught.value)
-
-    def test_no_text_of_a_partly_refused_call_holds_them(self, wire_server: Any, steps: Any) -> None:
-        answer = (
-            f'{{"ActionStatus":"OK","ErrorCode":0,"ErrorList":[{{"To_Account":"{ACCOUNT}","ErrorCode":90033,'
-            f'"ErrorInfo":"{VALUE}"}}],"UserAttrs":[{{"To_Account":"{ACCOUNT}","Attrs":{{"city":"{VALUE}"}}}}]}}'
-        )
-        wire_server.script = [steps.answer(answer.encode())]
-        result = client_for(wire_server.base_url).call(Command.GET_ATTR, BODY)
-        assert result.reply is not None
-        assert result.reply.attributes() == {ACCOUNT: {"city": VALUE}}
-        assert_clean(repr(result))
-
-    def test_no_text_of_a_reply_of_another_shape_holds_them(self, wire_server: Any, steps: Any) -> None:
-        answer = f'{{"ActionStatus":"OK","ErrorCode":0,"UserAttrs":[{{"To_Account":"{ACCOUNT}","Attrs":"{VALUE}"}}]}}'
-        wire_server.script = [steps.answer(answer.encode())]
-        with pytest.raises(TargetUnreachableError, match="UserAttrs") as caught:
-            client_for(wire_server.base_url).get_attr([ACCOUNT])
-        assert_error_clean(caught.value)
-
-    def test_the_objects_that_hold_them_do_not_show_them(self) -> None:
-        client = client_for("https://push.example.com")
-        assert_clean(repr(CREDENTIALS) + repr(client) + repr(client.__dict__) + repr(HttpResponse(200, BODY)))
-        assert_clean(repr(CallResult(None, Fault.TIMEOUT, "no answer within 10 s", None, 1.0)))
-
-    def test_the_librarys_log_names_the_call_without_its_query(
-        self, wire_server: Any, steps: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        wire_server.script = [steps.answer(b"{}")]
-        client_for(wire_server.base_url).call(Command.SET_ATTR, BODY)
-        assert any("POST /v4/timpush/set_attr?..." in record.getMessage() for record in caplog.records)
-
-
-def test_without_the_filter_the_librarys_log_would_hold_the_signature(
-    wire_server: Any, steps: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    wire_server.script = [steps.answer(b"{}")]
-    client = client_for(wire_server.base_url)
-    logger = logging.getLogger("urllib3.connectionpool")
-    logger.removeFilter(client_module._QUERY_DROPPER)
-    with caplog.at_level(logging.DEBUG, logger="urllib3.connectionpool"):
-        client.call(Command.SET_ATTR, BODY)
-    logger.addFilter(client_module._QUERY_DROPPER)
-    with pytest.raises(AssertionError, match="planted"):
-        assert_clean(caplog.text)
-
-
-def assert_clean(text: str) -> None:
-    found = [planted for planted in PLANTED if planted in text]
-    assert not found, f"planted text was found: {found}"
-
-
-def assert_error_clean(error: BaseException) -> None:
-    """Nothing hangs on the error either: what logs exceptions may follow `__context__`, suppressed or not."""
-    assert_clean(f"{error} {error!r} {''.join(traceback.format_exception(error))}")
-    while error.__context__ is not None or error.__cause__ is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]  # one of the two is set
-        assert isinstance(error, TransportError)
-        assert_clean(f"{error} {error!r}")
 
 
 class TestForPeople:
