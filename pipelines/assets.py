@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -20,7 +21,7 @@ from pipelines import checks, metadata
 from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS, EngineError, PushStoppedError
 from pipelines.extraction import explained, extract_profiles
-from pipelines.frames import compute_frames
+from pipelines.frames import Frame, compute_frames
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_declared
 from pipelines.push import FrameSet, Push, PushResult
@@ -143,34 +144,45 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
         with told_plainly():
             current = environment.current()
             computed = _compute(sync, current, manifest, context)
-            about = metadata.of_target(current.target)
             for frame in computed.frames:
-                context.log.info(
-                    f"{frame.account_type}: {frame.counts.changed:,} changes, {frame.counts.unchanged:,} unchanged, "
-                    f"{frame.counts.superseded:,} superseded, {frame.counts.invalid:,} invalid"
-                )
-                if frame.counts.profiles and not frame.counts.changed + frame.counts.unchanged:
-                    context.log.info(
-                        f"{frame.account_type}: no profile has an account of this type; "
-                        "look at its column, `where` and `matches`"
-                    )
-                yield dg.MaterializeResult(
-                    asset_key=sync.frame_key(frame.account_type),
-                    value=computed,
-                    metadata=metadata.of_frame(frame, sync.mapping, profiles=profiles, target=current.target) | about,
-                    check_results=checks.check_frame(frame, sync.frame_key(frame.account_type)),
-                )
-            reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
-            count = sum(computed.invalid_by_reason.values())
-            facts = metadata.of_file(computed.invalid_rows, count) | reasons | about
-            yield dg.MaterializeResult(
-                asset_key=sync.key("invalid_rows"),
-                value=computed,
-                metadata=facts,
-                check_results=[checks.check_invalid_rows(computed, sync.key("invalid_rows"))],
-            )
+                _tell_frame(context, frame)
+            yield from _frame_results(sync, current, computed)
 
     return compute
+
+
+def _tell_frame(context: dg.AssetExecutionContext, frame: Frame) -> None:
+    counts = frame.counts
+    context.log.info(
+        f"{frame.account_type}: {counts.changed:,} changes, {counts.unchanged:,} unchanged, "
+        f"{counts.superseded:,} superseded, {counts.invalid:,} invalid"
+    )
+    if counts.profiles and not counts.changed + counts.unchanged:
+        context.log.info(
+            f"{frame.account_type}: no profile has an account of this type; look at its column, `where` and `matches`"
+        )
+
+
+def _frame_results(sync: Sync, current: Environment, computed: FrameSet) -> Iterator[dg.MaterializeResult[FrameSet]]:
+    """Each frame and the invalid rows, with their checks."""
+    about = metadata.of_target(current.target)
+    profiles, invalid = sync.key("user_profiles"), sync.key("invalid_rows")
+    for frame in computed.frames:
+        key = sync.frame_key(frame.account_type)
+        yield dg.MaterializeResult(
+            asset_key=key,
+            value=computed,
+            metadata=metadata.of_frame(frame, sync.mapping, profiles=profiles, target=current.target) | about,
+            check_results=checks.check_frame(frame, key),
+        )
+    reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
+    count = sum(computed.invalid_by_reason.values())
+    yield dg.MaterializeResult(
+        asset_key=invalid,
+        value=computed,
+        metadata=metadata.of_file(computed.invalid_rows, count) | reasons | about,
+        check_results=[checks.check_invalid_rows(computed, invalid)],
+    )
 
 
 def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.AssetExecutionContext) -> FrameSet:
@@ -223,9 +235,6 @@ def _prune(sync: Sync, current: Environment, manifest: Manifest, *, run_id: str)
 
 def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
     frame_keys = [sync.frame_key(kind) for kind in sync.mapping.account_types()]
-    acknowledged, failed, report = (
-        sync.key(name) for name in ("acknowledged_attributes", "failed_rows", "failure_report")
-    )
 
     @dg.multi_asset(
         outs={
@@ -251,9 +260,9 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
         internal_asset_deps={
             "acknowledged_attributes": set(frame_keys),
             "failed_rows": {*frame_keys, sync.key("invalid_rows")},
-            "failure_report": {failed},
+            "failure_report": {sync.key("failed_rows")},
         },
-        check_specs=[checks.push_check_spec(acknowledged)],
+        check_specs=[checks.push_check_spec(sync.key("acknowledged_attributes"))],
         name=f"{sync.name}__push",
         ins={"frames": dg.AssetIn(frame_keys[0])},
         deps=[*frame_keys[1:], sync.key("invalid_rows")],
@@ -266,26 +275,41 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
             work = _push_of(sync, current, context)
             with current.target.open(current.store.emulator_file(sync.name), sync.mapping.declared()) as client:
                 result = work.run(frames, client)
-            about = metadata.of_target(current.target)
             # What happened is handed on first, the page for analysts included; that the push stopped is said after it.
-            facts = metadata.of_file(result.failed_rows, result.failed_row_count) | about
-            yield dg.MaterializeResult(asset_key=failed, value=result, metadata=facts)
-            folders = {kind: work.acknowledged(kind).folder for kind in sync.mapping.account_types()}
-            yield dg.MaterializeResult(
-                asset_key=acknowledged,
-                value=result,
-                metadata=metadata.of_acknowledged(result, folders) | about,
-                check_results=[checks.check_push(result, acknowledged)],
-            )
-            page = write_report(work, result)
-            facts = {metadata.URI: str(page.path), "by_reason": dg.MetadataValue.md(report_table(page.groups))}
-            yield dg.MaterializeResult(asset_key=report, value=page, metadata=facts | about)
+            yield from _push_results(sync, work, result)
             if result.stop:
                 raise PushStoppedError(
                     f"The push stopped early. {result.stop.text} The rows not sent are in {result.failed_rows}."
                 )
 
     return push
+
+
+def _push_results(
+    sync: Sync, work: Push, result: PushResult
+) -> Iterator[dg.MaterializeResult[PushResult] | dg.MaterializeResult[Report]]:
+    """The failed rows, what was acknowledged with its check, and the page for analysts."""
+    about = metadata.of_target(work.target)
+    acknowledged = sync.key("acknowledged_attributes")
+    yield dg.MaterializeResult(
+        asset_key=sync.key("failed_rows"),
+        value=result,
+        metadata=metadata.of_file(result.failed_rows, result.failed_row_count) | about,
+    )
+    folders = {kind: work.acknowledged(kind).folder for kind in sync.mapping.account_types()}
+    yield dg.MaterializeResult(
+        asset_key=acknowledged,
+        value=result,
+        metadata=metadata.of_acknowledged(result, folders) | about,
+        check_results=[checks.check_push(result, acknowledged)],
+    )
+    page = write_report(work, result)
+    facts: dict[str, Any] = {metadata.URI: str(page.path), "by_reason": dg.MetadataValue.md(report_table(page.groups))}
+    yield dg.MaterializeResult(
+        asset_key=sync.key("failure_report"),
+        value=page,
+        metadata=facts | about,
+    )
 
 
 def _push_of(
