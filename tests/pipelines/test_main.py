@@ -96,7 +96,7 @@ def test_a_slip_in_the_yaml_is_told_without_the_line_it_stands_on(tmp_path: Path
 def test_a_run_that_was_cut_off_is_gone_on_with(how: signal.Signals, tmp_path: Path) -> None:
     """Nothing acknowledged is forgotten or sent again, and the end is the same as that of a run in one piece."""
     project = Project.copy_to(tmp_path / "project")
-    project.make_profiles(30_000)
+    project.make_profiles(40_000)
     process = project.start("-m", "pipelines", "run", "example")
     assert process.stderr is not None
     for line in process.stderr:
