@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pipelines import assets
 from pipelines.assets import Sync
 from pipelines.mapping import Schedule, SyncMapping, mapping_from
-from pipelines.resources import PROJECT_FOLDER
+from pipelines.resources import PROJECT_FOLDER, unset_variables
 from pipelines.runs import active_run
 from pipelines.yaml_lines import duplicate_keys
 
@@ -37,7 +37,7 @@ class AttributeSync(dg.Component):
         if problems:
             raise dg.DagsterInvalidDefinitionError("\n".join(problems))
         written = attributes.model_dump(mode="json")
-        resolved = _without_missing(context.resolution_context.resolve_value(written), written)
+        resolved = _keeping_unset(context.resolution_context.resolve_value(written), written)
         return cls(Sync(folder.name, mapping_from(resolved), file, PROJECT_FOLDER))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002  Dagster's signature
@@ -49,14 +49,17 @@ def _name_problems(name: str, file: Path) -> Iterator[str]:
         yield f"{file}: a sync is named like its folder, in letters, digits and underscores; {name!r} is not"
 
 
-def _without_missing(resolved: Any, written: Any) -> Any:
-    """`resolved`, but for variables that are not set: their template stays, and is told when the sync runs.
+def _keeping_unset(resolved: Any, written: Any) -> Any:
+    """`resolved`, but for texts that name a variable which is not set: they stay, and are told when the sync runs.
 
-    One machine loads the syncs of all teams; a variable that one of them lacks must not stop the others.
+    One machine loads the syncs of all teams; a variable that one of them lacks must not stop the others. In the middle
+    of a text Dagster would write None for it.
     """
     if isinstance(written, dict):
-        return {key: _without_missing(resolved[key], value) for key, value in written.items()}
-    return written if resolved is None else resolved
+        return {key: _keeping_unset(resolved[key], value) for key, value in written.items()}
+    if isinstance(written, list):
+        return [_keeping_unset(*pair) for pair in zip(resolved, written, strict=True)]
+    return written if isinstance(written, str) and unset_variables(written) else resolved
 
 
 def build_definitions(sync: Sync) -> dg.Definitions:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 import ibis
 
-from connectors.tencent_push.errors import TencentPushError
 from connectors.tencent_push.protocol import MAX_VALUE_BYTES
 from pipelines.engine import Engine
+from pipelines.errors import EXPECTED_ERRORS
 from pipelines.frames import Frame
 from pipelines.mapping import SyncMapping
 from pipelines.push import FrameSet, Push, PushResult
@@ -119,13 +119,13 @@ def read_back_check(
         description="A sample read back from Tencent holds the values that it acknowledged.",
     )
     def check(context: dg.AssetCheckExecutionContext, environment: EnvironmentResource) -> dg.AssetCheckResult:
-        current = environment.current()
-        push = push_of(current, context)
-        expected = sample_acknowledged(push, current)
         try:
+            current = environment.current()
+            push = push_of(current, context)
+            expected = sample_acknowledged(push, current)
             with current.target.open(current.store.emulator_file(push.sync), mapping.declared()) as client:
                 found = read_back(client, expected, wait=wait)
-        except TencentPushError as error:
+        except EXPECTED_ERRORS as error:
             return dg.AssetCheckResult(
                 passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"Nothing could be read back. {error}"
             )
@@ -172,5 +172,6 @@ def sample_acknowledged(push: Push, current: Environment) -> dict[str, dict[str,
             drawn = certain.order_by(ibis.random()).limit(SAMPLE_ACCOUNTS // len(kinds))
             names = [name for name in push.mapping.account_types()[kind].attributes if name in known.columns]
             for row in engine.rows(drawn.select("account", *names)):
-                expected[row["account"]] = {name: row[name] for name in names if row[name] is not None}
+                held = {name: row[name] for name in names if row[name] is not None}
+                expected.setdefault(row["account"], {}).update(held)
     return expected

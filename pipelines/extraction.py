@@ -55,7 +55,9 @@ def extract_profiles(
 def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
     """A template that is still one names a variable that was not set when the YAML was loaded."""
     warehouse = mapping.source.warehouse
-    places = {("parquet",): str(mapping.source.parquet), ("warehouse", "uri"): warehouse.uri if warehouse else ""}
+    places: dict[tuple[str, ...], str] = {("parquet",): str(mapping.source.parquet)}
+    if warehouse is not None:
+        places |= {("warehouse", "uri"): warehouse.uri, ("warehouse", "query"): warehouse.query}
     for path, text in places.items():
         template = re.search(r"\{\{.*?\}\}", text)
         if template:

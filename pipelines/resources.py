@@ -47,6 +47,12 @@ def environment_from(environ: Mapping[str, str], *, base: Path = PROJECT_FOLDER)
     return Environment(target=target, store=store, memory_limit=memory)
 
 
+def unset_variables(text: str) -> list[str]:
+    """The variables that a YAML's `{{ env.NAME }}` asks for and that are not set."""
+    asked = [name for template in re.findall(r"\{\{(.*?)\}\}", text) for name in re.findall(r"\benv\.(\w+)", template)]
+    return [name for name in asked if name not in os.environ]
+
+
 class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own generic, unbound
     """The environment as it is when a step starts."""
 

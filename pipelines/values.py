@@ -73,7 +73,7 @@ def _is_no_number(text: ir.StringValue) -> ir.BooleanValue:
 
 
 def _limited(text: ir.StringValue, *, is_invalid: ir.BooleanValue, too_long: TooLong) -> ValueExpressions:
-    """For types whose text can pass the limit: text, and floating-point numbers from 1e47 on."""
+    """For types whose text can be invalid or pass the limit: text, floating-point numbers, dates and times."""
     null = ibis.null(str)
     is_absent = text.isnull() | (text == "")
     over = utf8_bytes(text) > MAX_VALUE_BYTES

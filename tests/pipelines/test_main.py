@@ -83,6 +83,19 @@ def test_two_mistakes_in_the_yaml_are_told_with_their_lines(tmp_path: Path) -> N
     assert "Traceback" not in ran.stderr
 
 
+def test_a_variable_in_the_middle_of_an_address_that_is_not_set_is_told(tmp_path: Path) -> None:
+    project = Project.copy_to(tmp_path / "project")
+    address = '"postgresql://u:{{ env.PASSWORD_NOT_SET }}@127.0.0.1:1/d"'
+    project.edit_yaml("parquet: data/sample_profiles/*.parquet", f"warehouse: {{uri: {address}, query: select 1}}")
+    assert project.run("-m", "pipelines", "list").stdout == "example\n", "the others must load"
+    ran = project.run("-m", "pipelines", "run", "example")
+    assert ran.returncode == 1
+    assert re.search(rf"{re.escape(str(project.yaml))}:\d+: .*PASSWORD_NOT_SET.* has no value", ran.stderr)
+    given = Project(project.folder, {"PASSWORD_NOT_SET": "planted"}).run("-m", "pipelines", "run", "example")
+    assert "cannot be reached" in given.stderr
+    assert "planted" not in given.stderr
+
+
 def test_a_slip_in_the_yaml_is_told_without_the_line_it_stands_on(tmp_path: Path) -> None:
     project = Project.copy_to(tmp_path / "project")
     project.edit_yaml("  source:\n", "  source: {warehouse: {uri: postgresql://u:planted: secret@h/d, query: x}\n")

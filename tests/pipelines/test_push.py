@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from connectors.tencent_push.emulator import Emulator
+from pipelines import checks
 from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.push import Push, locked
 from pipelines.resources import environment_from
@@ -117,6 +118,18 @@ def test_a_read_back_that_finds_something_else_warns_with_what_to_do(folder: Pat
     (check,) = [each for each in ran.result.get_asset_check_evaluations() if each.check_name == "read_back"]
     assert "1 of 2 sampled accounts" in str(check.description)
     assert "run again" in str(check.description)
+
+
+def test_a_read_back_that_cannot_be_made_warns_and_fails_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise DataFolderError("no space left")
+
+    monkeypatch.setattr(checks, "sample_acknowledged", full)
+    ran = night(folder, {"a": "x"})
+    assert ran.succeeded, ran.failure
+    (check,) = [each for each in ran.result.get_asset_check_evaluations() if each.check_name == "read_back"]
+    assert not check.passed
+    assert str(check.description) == "Nothing could be read back. no space left"
 
 
 def test_a_run_of_the_daemon_waits_for_the_app_and_one_from_a_shell_does_not(folder: Path) -> None:
