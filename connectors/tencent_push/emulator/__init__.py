@@ -20,6 +20,7 @@ from connectors.tencent_push.emulator.faults import (
     Slow,
     Status,
 )
+from connectors.tencent_push.emulator.link import EmulatorCertificateError, RoundTrip
 from connectors.tencent_push.emulator.server import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.emulator.store import (
     UNKNOWN_ACCOUNTS,
@@ -38,6 +39,7 @@ __all__ = [
     "CallRecord",
     "CloseAfterAnswer",
     "Emulator",
+    "EmulatorCertificateError",
     "EmulatorDataError",
     "Faults",
     "HalfBody",
@@ -47,6 +49,7 @@ __all__ = [
     "RefuseRows",
     "ResetAfterWrite",
     "ResetBeforeWrite",
+    "RoundTrip",
     "SeenCall",
     "Slow",
     "Status",

@@ -4,13 +4,20 @@ Arguments in, an Emulator out, until it is interrupted; everything else is serve
 """
 
 import argparse
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
+import orjson
+
+from connectors.tencent_push.emulator.faults import RefuseCall
+from connectors.tencent_push.emulator.link import EmulatorCertificateError, RoundTrip
 from connectors.tencent_push.emulator.server import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.emulator.store import UNKNOWN_ACCOUNTS, EmulatorDataError
 from connectors.tencent_push.protocol import DOCUMENTED_CALLS_PER_SECOND, REGION_HOSTS, AccountType
@@ -29,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             secret_key=arguments.secret_key,
             region=arguments.region,
             unknown_accounts=arguments.unknown or UNKNOWN_ACCOUNTS,
+            round_trip=RoundTrip(arguments.round_trip_ms / 1000, arguments.jitter),
+            tls_certificate=arguments.tls_certificate,
         )
-    except EmulatorDataError as error:
+    except (EmulatorDataError, EmulatorCertificateError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except OSError as error:
@@ -42,18 +51,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         emulator.close()
         sys.stderr.write(f"{error}\n")
         return 1
-    _serve(emulator)
+    for number, code in arguments.refuse_call:
+        emulator.faults.add(RefuseCall(code), skip=number - 1)
+    for account, code in arguments.poison:
+        emulator.faults.add(RefuseCall(code), accounts=[account], times=None)
+    _serve(emulator, report=arguments.report)
     return 0
 
 
-def _serve(emulator: Emulator) -> None:
+def _serve(emulator: Emulator, *, report: bool) -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with emulator:
         sys.stdout.write(f"{emulator.base_url}\n")
         sys.stdout.flush()
+        if report:
+            threading.Thread(target=_report_when_asked, args=(emulator,), name="report", daemon=True).start()
         stopped.wait()
+    if report:
+        _report(emulator)
+
+
+def _report_when_asked(emulator: Emulator) -> None:
+    """A line on standard input asks. It is read past `sys.stdin`: a thread that waits there breaks Python's end."""
+    with suppress(OSError):  # there is no standard input
+        while os.read(0, 4096):
+            _report(emulator)
+
+
+def _report(emulator: Emulator) -> None:
+    totals = {command: asdict(each) for command, each in emulator.calls.totals().items()}
+    sys.stdout.write(f"{orjson.dumps(totals).decode()}\n")
+    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,7 +119,45 @@ def _parser() -> argparse.ArgumentParser:
         metavar="REGEX",
         help=f"accounts that begin like this are unknown; may be repeated; default {' '.join(UNKNOWN_ACCOUNTS)}",
     )
+    _add_network(parser)
+    _add_faults(parser)
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="prints the calls' totals by command as a line of JSON: at the end, and for each line on standard input",
+    )
     return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM file with its key: serves HTTPS")
+    parser.add_argument(
+        "--round-trip-ms",
+        type=_not_negative,
+        default=0,
+        metavar="MS",
+        help="from a request's arrival to its answer; default %(default)s",
+    )
+    parser.add_argument("--jitter", type=_share, default=0.0, help="share of the round trip, up and down; default 0")
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--refuse-call",
+        type=_numbered_code,
+        action="append",
+        default=[],
+        metavar="NUMBER:CODE",
+        help="refuses the NUMBERth call (from 1) as a whole with CODE, once; may be repeated",
+    )
+    parser.add_argument(
+        "--poison",
+        type=_poison,
+        action="append",
+        default=[],
+        metavar="ACCOUNT:CODE",
+        help="refuses every call that names ACCOUNT as a whole with CODE; may be repeated",
+    )
 
 
 def _attribute(text: str) -> tuple[str, AccountType]:
@@ -110,6 +178,25 @@ def _pattern(text: str) -> str:
     except re.error as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
     return text
+
+
+def _numbered_code(text: str) -> tuple[int, int]:
+    number, _, code = text.partition(":")
+    if int(number) < 1:
+        raise ValueError(text)
+    return int(number), int(code)
+
+
+def _poison(text: str) -> tuple[str, int]:
+    account, _, code = text.rpartition(":")
+    return account, int(code)
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(text)
+    return share
 
 
 def _not_negative(text: str) -> int:

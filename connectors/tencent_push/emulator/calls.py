@@ -4,8 +4,8 @@ No account, value or signature is kept here. Times are seconds of the emulator's
 """
 
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -30,6 +30,23 @@ class CallRecord:
     http_status: int | None = None
     fault: str | None = None
     answered_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All calls of one command. `served_accounts` stood in calls that were carried out, each time they did.
+
+    `codes` counts the ErrorCodes decided on, by their text; "none" is for calls that were not carried out. The two
+    times run from the first arrival: to the last one, and to when the last answer began to leave.
+    """
+
+    calls: int
+    accounts: int
+    served_accounts: int
+    codes: Mapping[str, int]
+    worst_second: int
+    arriving_seconds: float
+    answering_seconds: float
 
 
 class CallLog(Sequence[CallRecord]):
@@ -63,6 +80,23 @@ class CallLog(Sequence[CallRecord]):
                 first += 1
             worst = max(worst, last - first + 1)
         return worst
+
+    def totals(self) -> dict[str, Totals]:
+        """By command, for those that were called; of the calls that are still remembered."""
+        return {command.value: self._totals(command, calls) for command in Command if (calls := self.of(command))}
+
+    def _totals(self, command: Command, calls: Sequence[CallRecord]) -> Totals:
+        first = min(record.arrived_at for record in calls)
+        codes = Counter("none" if record.code is None else str(record.code) for record in calls)
+        return Totals(
+            calls=len(calls),
+            accounts=sum(record.accounts for record in calls),
+            served_accounts=sum(record.accounts for record in calls if record.code == 0),
+            codes=dict(codes),
+            worst_second=self.worst_second(command),
+            arriving_seconds=max(record.arrived_at for record in calls) - first,
+            answering_seconds=max(record.answered_at or record.arrived_at for record in calls) - first,
+        )
 
     def clear(self) -> None:
         """Forgets the records; `total` goes on counting."""

@@ -3,6 +3,7 @@
 What a call means stands in service.py and below; this module owns sockets and threads only.
 """
 
+import random
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Self
 from connectors.tencent_push.emulator.access import App
 from connectors.tencent_push.emulator.calls import CallLog, Quota
 from connectors.tencent_push.emulator.faults import Delivery, Faults
+from connectors.tencent_push.emulator.link import NO_ROUND_TRIP, RoundTrip, tls_context
 from connectors.tencent_push.emulator.service import Outgoing, Service
 from connectors.tencent_push.emulator.slots import declare_missing
 from connectors.tencent_push.emulator.store import UNKNOWN_ACCOUNTS, Store
@@ -35,7 +37,9 @@ class Emulator:
 
     `port` 0 takes a free one. `calls_per_second` None switches the quota off. `clock` (Unix seconds) judges signatures,
     `monotonic` stamps arrivals, `wait` (seconds) is what a slow answer does; by default it ends when the emulator is
-    closed. Raises EmulatorDataError for an unusable file and OSError for a port that is taken.
+    closed. `round_trip` holds every answer back, each connection's by itself; `chance` (0 to 1) draws it. With
+    `tls_certificate`, a PEM file with its key, it serves HTTPS only. Raises EmulatorDataError and
+    EmulatorCertificateError for an unusable file and OSError for a port that is taken.
     """
 
     def __init__(
@@ -50,12 +54,18 @@ class Emulator:
         region: str = EMULATOR_CREDENTIALS.region,
         unknown_accounts: Sequence[str] = UNKNOWN_ACCOUNTS,
         bad_row_refuses_call: bool = False,
+        round_trip: RoundTrip = NO_ROUND_TRIP,
+        tls_certificate: Path | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.faults = Faults()
         self.calls = CallLog()
+        self._tls = tls_context(tls_certificate) if tls_certificate is not None else None
+        self._round_trip = round_trip
+        self._chance = chance
         self._monotonic = monotonic
         self._closing = threading.Event()
         self._wait = wait or self._closing.wait
@@ -83,7 +93,7 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        return f"http://{_HOST}:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{_HOST}:{self.port}"
 
     def declare(self, attributes: Mapping[str, AccountType]) -> None:
         """Declares the names that are missing, without a call; existing ones stay as they are, also their type.
@@ -144,10 +154,20 @@ class Emulator:
             if self._closing.is_set():
                 sock.close()
                 return
-            connection = Connection(sock, monotonic=self._monotonic)
+            try:
+                connection = Connection(self._wrapped(sock), monotonic=self._monotonic)
+            except OSError:  # the client is gone already
+                sock.close()
+                continue
             with self._connections_lock:
                 self._connections.add(connection)
             threading.Thread(target=self._serve, args=(connection,), name="emulator-call", daemon=True).start()
+
+    def _wrapped(self, sock: socket.socket) -> socket.socket:
+        """The handshake comes later, in the connection's own thread: a client that is slow at it holds up no other."""
+        if self._tls is None:
+            return sock
+        return self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
     def _serve(self, connection: Connection) -> None:
         try:
@@ -169,12 +189,18 @@ class Emulator:
         if request is None:
             return False
         outgoing = self._service.handle(request)
-        if outgoing.wait_seconds:
-            self._wait(outgoing.wait_seconds)
+        self._hold_back(request.arrived_at, outgoing.wait_seconds)
         # An answer to HEAD must have no body; this one has, so the connection cannot go on.
         keep_alive = request.keep_alive and request.method != "HEAD"
         outgoing.record.answered_at = self._monotonic()
         return _deliver(outgoing, connection, keep_alive=keep_alive)
+
+    def _hold_back(self, arrived_at: float, wait_seconds: float) -> None:
+        if self._round_trip.seconds:
+            passed_seconds = self._monotonic() - arrived_at
+            wait_seconds += max(0.0, self._round_trip.draw(self._chance()) - passed_seconds)
+        if wait_seconds > 0:
+            self._wait(wait_seconds)
 
 
 def _deliver(outgoing: Outgoing, connection: Connection, *, keep_alive: bool) -> bool:

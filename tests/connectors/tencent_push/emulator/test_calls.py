@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.tencent_push.emulator import CallLog, Emulator
-from connectors.tencent_push.emulator.calls import Quota
+from connectors.tencent_push.emulator.calls import Quota, Totals
 from connectors.tencent_push.protocol import Command
 
 SET = Command.SET_ATTR
@@ -44,6 +44,27 @@ def test_the_worst_second_counts_one_command_only() -> None:
         1,
         0,
     )
+
+
+def test_totals_tell_each_command_apart_and_what_was_served_from_what_came() -> None:
+    log = CallLog()
+    for arrived_at, accounts, code in ((5.0, 100, 0), (5.5, 100, 60007), (6.5, 50, 0), (6.75, 7, None)):
+        record = log.arrived(SET, at=arrived_at, random=None)
+        record.accounts, record.code, record.answered_at = accounts, code, arrived_at + 0.125
+    log.arrived(Command.GET_ATTR, at=9.0, random=None)
+    log.arrived(None, at=9.0, random=None)
+    totals = log.totals()
+    assert list(totals) == ["set_attr", "get_attr"]
+    assert totals["set_attr"] == Totals(
+        calls=4,
+        accounts=257,
+        served_accounts=150,
+        codes={"0": 2, "60007": 1, "none": 1},
+        worst_second=2,
+        arriving_seconds=1.75,
+        answering_seconds=1.875,
+    )
+    assert totals["get_attr"].answering_seconds == 0.0, "a call without an answer yet"
 
 
 def test_old_records_go_and_the_total_stays() -> None:

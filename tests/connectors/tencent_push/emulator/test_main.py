@@ -1,9 +1,12 @@
 """The emulator as a process of its own: its arguments, its end, and what a kill leaves behind."""
 
 import http.client
+import json
 import signal
+import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +29,10 @@ def running(data_file: Path, make_call: Any) -> Running:
     @contextmanager
     def start(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
         command = [sys.executable, "-m", MODULE, "--data", str(data_file), *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4]) as process:
+        project = Path(__file__).parents[4]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=project
+        ) as process:
             assert process.stdout is not None
             try:
                 base_url = process.stdout.readline().strip()
@@ -121,6 +127,11 @@ def test_an_unusable_file_ends_with_1_and_its_name(tmp_path: Path, capsys: pytes
         ["--port", "x"],
         ["--port", "65536"],
         ["--unknown", "("],
+        ["--round-trip-ms", "-1"],
+        ["--jitter", "1.5"],
+        ["--refuse-call", "0:91000"],
+        ["--refuse-call", "3"],
+        ["--poison", "user0"],
     ],
 )
 def test_a_wrong_argument_ends_with_2(data_file: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +139,59 @@ def test_a_wrong_argument_ends_with_2(data_file: Path, wrong: list[str], capsys:
         main(["--data", str(data_file), *wrong])
     assert ended.value.code == 2
     assert wrong[0] in capsys.readouterr().err
+
+
+def test_it_serves_https_with_a_certificate(running: Running, loopback_pem: Path) -> None:
+    with running("--tls-certificate", str(loopback_pem), "--declare", "city") as (_, call):
+        assert call.host.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=loopback_pem)
+        address = call.host.removeprefix("https://")
+        connection = http.client.HTTPSConnection(address, timeout=10, context=context)
+        connection.request("POST", call.target("get_attr_name"), b"{}")
+        assert b"city" in connection.getresponse().read()
+        connection.close()
+
+
+def test_an_unusable_certificate_ends_with_1_and_its_name(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--data", str(data_file), "--tls-certificate", str(tmp_path / "none.pem")]) == 1
+    assert str(tmp_path / "none.pem") in capsys.readouterr().err
+
+
+def test_an_answer_takes_the_round_trip(running: Running) -> None:
+    with running("--round-trip-ms", "300", "--jitter", "0.1") as (_, call):
+        began = time.monotonic()
+        call("get_attr_name")
+        assert time.monotonic() - began >= 0.27
+
+
+def test_calls_are_refused_by_number_and_by_account(running: Running) -> None:
+    arguments = ["--declare", "city", "--refuse-call", "2:91000", "--poison", "bad:user:90001"]
+    with running(*arguments) as (_, call):
+        codes = [call.set(account, city="x")["ErrorCode"] for account in ("a", "a", "a", "bad:user", "bad:user", "a")]
+    assert codes == [0, 91000, 0, 90001, 90001, 0]
+
+
+def test_it_reports_its_calls_when_asked_and_at_the_end(running: Running) -> None:
+    with running("--declare", "city", "--calls-per-second", "2", "--report") as (process, call):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline()) == {}
+        for account in ("a", "b", "c"):
+            call.set(account, city="x")
+        call("get_attr_name")
+        process.send_signal(signal.SIGTERM)
+        totals = json.loads(process.stdout.readline())
+        assert process.wait(10) == 0
+    assert set(totals) == {"set_attr", "get_attr_name"}
+    assert {name: totals["set_attr"][name] for name in ("calls", "accounts", "served_accounts", "worst_second")} == {
+        "calls": 3,
+        "accounts": 3,
+        "served_accounts": 2,
+        "worst_second": 3,
+    }
+    assert totals["set_attr"]["codes"] == {"0": 2, "60007": 1}
 
 
 def test_names_that_no_slot_takes_end_with_1(data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
