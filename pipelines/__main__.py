@@ -1,4 +1,4 @@
-"""`python -m pipelines run <sync>`, `list` and `home`: one process, Dagster underneath, words for people.
+"""`python -m pipelines run <sync>`, `replay`, `list` and `home`: one process, Dagster underneath, words for people.
 
 Exit codes: 0 the run succeeded (failed rows are named, not hidden), 1 it failed, 2 the command cannot be read,
 75 another run holds the app. Dagster is imported late: what can be said without it is said at once.
@@ -7,6 +7,7 @@ Exit codes: 0 the run succeeded (failed rows are named, not hidden), 1 it failed
 import argparse
 import os
 import sys
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run one sync from its source to the failed rows")
-    run.add_argument("sync", help="the name of a folder below pipelines/defs")
+    replay = commands.add_parser(
+        "replay",
+        help="run one sync, and send what was refused for good once more",
+        description="Like `run`; but what Tencent refused for good is forgotten first. Otherwise a refused value is "
+        "not sent again until it, the mapping or the declared attributes change. In Dagster's own page, a run with the "
+        "tag attribute_sync/replay: true does the same.",
+    )
+    for command in (run, replay):
+        command.add_argument("sync", help="the name of a folder below pipelines/defs")
     commands.add_parser("list", help="name the syncs")
     commands.add_parser("home", help="name the folder of Dagster's history, for `export DAGSTER_HOME=...`")
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.command == "run":
-            return _run(chosen.sync)
+        if chosen.command in {"run", "replay"}:
+            return _run(chosen.sync, is_replay=chosen.command == "replay")
         _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
         return SUCCEEDED
     except KeyboardInterrupt:
@@ -57,12 +66,12 @@ def _home() -> str:
         raise _Told(f"Error: {error}") from None
 
 
-def _run(sync: str) -> int:
+def _run(sync: str, *, is_replay: bool) -> int:
+    from pipelines.app_lock import locked  # noqa: PLC0415  late, as above
     from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, so that --help is instant
     from pipelines.instance import dagster_instance  # noqa: PLC0415  late, as above
-    from pipelines.push import locked  # noqa: PLC0415  late, as above
     from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
-    from pipelines.runs import end_dead_runs, process_tags  # noqa: PLC0415  late, as above
+    from pipelines.runs import shell_tags  # noqa: PLC0415  late, as above
 
     try:
         environment = environment_from(os.environ)
@@ -78,15 +87,30 @@ def _run(sync: str) -> int:
         raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(_sync_names(definitions)) or 'none'}")
     _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store.root}")
     with instance:
-        for run_id in end_dead_runs(instance, sync):
-            _complain(f"Run {run_id} had been cut off; it is marked as failed now.")
+        _share(instance)
+        run_id = str(uuid.uuid4())
         result = definitions.resolve_job_def(sync).execute_in_process(
             instance=instance,
             raise_on_error=False,
             run_config={"loggers": {"progress": {}}},
-            tags=process_tags(),
+            run_id=run_id,
+            tags=shell_tags(run_id, is_replay=is_replay),
         )
     return _tell(sync, result)
+
+
+def _share(instance: "dg.DagsterInstance") -> None:
+    """Free what dead runs hold, and end here while a living one holds the app: waiting is for runs without a reader."""
+    from pipelines.resources import push_pool  # noqa: PLC0415  late, so that --help is instant
+    from pipelines.runs import end_dead_runs  # noqa: PLC0415  late, as above
+    from pipelines.sharing import busy_text, put_limit_in_force  # noqa: PLC0415  late, as above
+
+    for run_id in end_dead_runs(instance):
+        _complain(f"Run {run_id} had been cut off; it is marked as failed now.")
+    put_limit_in_force(instance, push_pool())
+    busy = busy_text(instance, push_pool())
+    if busy:
+        raise _Told(f"Error: {busy}; start again when it has ended", code=BUSY)
 
 
 def _tell(sync: str, result: "dg.ExecuteInProcessResult") -> int:

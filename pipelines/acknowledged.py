@@ -2,6 +2,7 @@
 
     <folder>/state.json                        owner, generation, and the frame that each generation came from
     <folder>/generation-00000012.parquet       account, one column per attribute, uncertain, acknowledged_at
+    <folder>/refused-<frame>.parquet           what was refused for good: see refusal_memory.py
     <folder>/<frame>.ledger                    a push that is running, or died: folded before anything else happens
 
 A null attribute was never acknowledged, or its removal was. `uncertain` names attributes that a call may or may not
@@ -24,6 +25,7 @@ from connectors.tencent_push.protocol import AccountType, Command
 from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.errors import ConfigurationError, DataFolderError
 from pipelines.mapping import FRAME_COLUMNS
+from pipelines.refusal_memory import refused_in, remembered
 from pipelines.store import disk_errors, make_folder, whole_file
 
 LAYOUT = 1
@@ -49,12 +51,16 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One state of what is acknowledged. `file` is None before anything was. `frames` tells which frame made which."""
+    """One state of what is acknowledged. `file` is None before anything was. `frames` tells which frame made which.
+
+    `refused` is the memory of refusals that goes with it, if there is any.
+    """
 
     number: int
     file: Path | None
     frames: tuple[tuple[int, str], ...] = ()
     lineage: str = ""
+    refused: Path | None = None
 
     def came_only_from(self, frame: str, *, since: "Generation") -> bool:
         """Whether every generation after `since` was made by pushing `frame`, so that pushing it again is safe.
@@ -114,6 +120,13 @@ class AcknowledgedAttributes:
             return None
         return engine.parquet(f"acknowledged_{self.owner.account_type}", generation.file)
 
+    def refused(self, engine: Engine) -> ir.Table | None:
+        """What was refused for good so far (refusal_memory.MEMORY), or None when nothing was."""
+        generation = self.current()
+        if generation.refused is None:
+            return None
+        return engine.parquet(f"refused_{self.owner.account_type}", generation.refused)
+
     def require_same_case(self, names: Iterable[str], known: ir.Table | None) -> None:
         """Raise for an attribute whose name was acknowledged in another case: the engine takes the two for one."""
         by_folded = {name.lower(): name for name in (known.columns if known is not None else ())}
@@ -134,7 +147,6 @@ class AcknowledgedAttributes:
         if _never_began(ledger):
             return self._forget(ledger, Folded(self.current(), acknowledged=0, uncertain=0, unsettled_calls=0))
         contents = read_ledger(ledger)
-        generation = self.current()
         frame_file = root / str(contents.header["frame_file"])
         if not frame_file.exists():
             raise DataFolderError(
@@ -150,9 +162,10 @@ class AcknowledgedAttributes:
             )
         )[0]
         if counted["any"] or counted["uncertain"]:
-            generation = self._write(engine, effects, generation, frame=str(contents.header["frame"]))
+            self._write(engine, effects, self.current(), frame=str(contents.header["frame"]))
+        self._remember(engine, contents, frame_file, effects=effects, changed=bool(counted["any"]))
         folded = Folded(
-            generation=generation,
+            generation=self.current(),
             acknowledged=int(counted["acknowledged"]),
             uncertain=int(counted["uncertain"]),
             unsettled_calls=contents.unsettled_calls,
@@ -172,12 +185,41 @@ class AcknowledgedAttributes:
         known = self.table(engine)
         file = self.folder / f"generation-{number:08d}.parquet"
         engine.write_parquet(_merged(effects, known, now=datetime.now(UTC)), file)
-        after = Generation(number, file, (*before.frames, (number, frame))[-KEPT_HISTORY:], before.lineage)
+        frames = (*before.frames, (number, frame))[-KEPT_HISTORY:]
+        after = replace(before, number=number, file=file, frames=frames)
         self._write_state(after)
         for old in self.folder.glob("generation-*.parquet"):
             if old != file:
                 old.unlink(missing_ok=True)
         return after
+
+    def _remember(
+        self, engine: Engine, contents: LedgerContents, frame_file: Path, *, effects: ir.Table, changed: bool
+    ) -> None:
+        """Refusals for good are kept; what was acknowledged or refused anew is no longer known by an old one.
+
+        Written after the acknowledgements: a crash in between makes the ledger be folded again.
+        """
+        generation, kind = self.current(), self.owner.account_type
+        rows = engine.numbered_parquet(f"refused_frame_{kind}", frame_file)
+        refused = refused_in(engine, contents, rows, name=f"refused_now_{kind}")
+        if refused is None and not changed:
+            return
+        memory = remembered(
+            self.refused(engine),
+            refused,
+            _answered(effects),
+            rules=str(contents.header.get("rules", "")),
+            now=datetime.now(UTC),
+        )
+        if memory is None:
+            return
+        file = self.folder / f"refused-{contents.header['frame']}.parquet"
+        written = engine.write_parquet(memory, file)
+        self._write_state(replace(generation, refused=file if written else None))
+        for old in self.folder.glob("refused-*.parquet"):
+            if old != file or not written:
+                old.unlink(missing_ok=True)
 
     def _write_state(self, generation: Generation) -> None:
         state = {
@@ -187,6 +229,7 @@ class AcknowledgedAttributes:
             "file": generation.file.name if generation.file else None,
             "frames": generation.frames,
             "lineage": generation.lineage,
+            "refused": generation.refused.name if generation.refused else None,
         }
         with whole_file(self.folder / "state.json") as beside:
             beside.write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -202,7 +245,8 @@ class AcknowledgedAttributes:
             owner = dict(state["owner"])
             frames = tuple((int(number), str(frame)) for number, frame in state["frames"])
             file = None if state["file"] is None else self.folder / str(state["file"])
-            generation = Generation(int(state["generation"]), file, frames, str(state["lineage"]))
+            refused = None if state.get("refused") is None else self.folder / str(state["refused"])
+            generation = Generation(int(state["generation"]), file, frames, str(state["lineage"]), refused)
         except (ValueError, KeyError, TypeError):
             raise DataFolderError(f"{path} is damaged; restore it, or remove {self.folder}") from None
         if owner != asdict(self.owner):
@@ -214,6 +258,8 @@ class AcknowledgedAttributes:
             raise DataFolderError(
                 f"{generation.file} is gone; restore it, or remove {self.folder} to send everything again"
             )
+        if generation.refused is not None and not generation.refused.exists():
+            return replace(generation, refused=None)  # it only saves calls; what is not known is sent once more
         return generation
 
 
@@ -241,6 +287,15 @@ def _effects(engine: Engine, contents: LedgerContents, frame_file: Path, *, name
         said = said.left_join(listed, said[ROW_NUMBER] == listed[f"{flag}_number"])
     marked = said.mutate(**{flag: said[f"{flag}_number"].notnull() for flag in _FLAGS})
     return marked.filter(ibis.or_(*(marked[flag] for flag in _FLAGS))).drop(*(f"{flag}_number" for flag in _FLAGS))
+
+
+def _answered(effects: ir.Table) -> ir.Table:
+    """Account and command of every request that was acknowledged."""
+    parts = [
+        effects.filter(effects[flag]).select(account=effects.account, command=ibis.literal(command.value))
+        for flag, command in ((IS_SET, Command.SET_ATTR), (IS_REMOVED, Command.REMOVE_ATTR))
+    ]
+    return ibis.union(*parts)
 
 
 def _is_complete(effects: ir.Table) -> ir.BooleanValue:

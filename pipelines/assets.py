@@ -22,15 +22,16 @@ from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS, EngineError, PushStoppedError
 from pipelines.extraction import explained, extract_profiles
 from pipelines.frames import Frame, compute_frames
+from pipelines.live_bar import bar
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_declared
 from pipelines.push import FrameSet, Push, PushResult
-from pipelines.resources import Environment, EnvironmentResource
-from pipelines.runs import is_from_a_shell
+from pipelines.refusal_memory import rules_of
+from pipelines.resources import Environment, EnvironmentResource, push_pool
+from pipelines.runs import is_from_a_shell, is_replay, patience_seconds
+from pipelines.sharing import take_turn
 from pipelines.store import KEPT_RUNS
 from pipelines.summary import Report, report_table, write_report
-
-PATIENCE_SECONDS = 4 * 3600.0  # two million accounts take three minutes; a first night of fifty million, 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
             for frame in computed.frames:
                 _tell_frame(context, frame)
             yield from _frame_results(sync, current, computed)
+            # The push is next; waiting for its turn here can be terminated, and lets the core rest.
+            take_turn(context.instance, context.run, step=f"{sync.name}__push", tell=context.log.info)
 
     return compute
 
@@ -189,7 +192,8 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
     push = _push_of(sync, current, context)
     push.require_emulator()
     with current.target.open(current.store.emulator_file(sync.name), sync.mapping.declared()) as client:
-        check_declared(sync.mapping, client.get_attr_name(), yaml_file=sync.yaml_file)
+        declared = client.get_attr_name()
+    check_declared(sync.mapping, declared, yaml_file=sync.yaml_file)
     with (
         current.store.temporary(context.run.run_id) as folder,
         Engine(folder, memory_limit=current.memory_limit) as engine,
@@ -224,6 +228,7 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
         invalid_by_reason=computed.invalid_by_reason,
         invalid_found=computed.invalid_found,
         generations=generations,
+        rules={kind: rules_of(mine, declared) for kind, mine in sync.mapping.account_types().items()},
     )
 
 
@@ -244,6 +249,12 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
                 kinds={"parquet", "tencent"},
                 value=PushResult,
             ),
+            "push_calls": sync.out(
+                "push_calls",
+                "Every call of the push: when it left, how long it took, and what came back. No account, no value.",
+                kinds={"parquet"},
+                value=PushResult,
+            ),
             "failed_rows": sync.out(
                 "failed_rows",
                 "Every row that was not acknowledged, with its reason and its fix; validation's rows included.",
@@ -259,11 +270,13 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
         },
         internal_asset_deps={
             "acknowledged_attributes": set(frame_keys),
+            "push_calls": set(frame_keys),
             "failed_rows": {*frame_keys, sync.key("invalid_rows")},
             "failure_report": {sync.key("failed_rows")},
         },
         check_specs=[checks.push_check_spec(sync.key("acknowledged_attributes"))],
         name=f"{sync.name}__push",
+        pool=push_pool(),
         ins={"frames": dg.AssetIn(frame_keys[0])},
         deps=[*frame_keys[1:], sync.key("invalid_rows")],
     )
@@ -277,6 +290,10 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
                 result = work.run(frames, client)
             # What happened is handed on first, the page for analysts included; that the push stopped is said after it.
             yield from _push_results(sync, work, result)
+            if result.cancelled:
+                if is_from_a_shell(context.run):  # in the UI's words; without it Dagster takes Ctrl-C for a fault
+                    context.instance.report_run_canceling(context.run)
+                raise dg.DagsterExecutionInterruptedError
             if result.stop:
                 raise PushStoppedError(
                     f"The push stopped early. {result.stop.text} The rows not sent are in {result.failed_rows}."
@@ -288,13 +305,18 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
 def _push_results(
     sync: Sync, work: Push, result: PushResult
 ) -> Iterator[dg.MaterializeResult[PushResult] | dg.MaterializeResult[Report]]:
-    """The failed rows, what was acknowledged with its check, and the page for analysts."""
+    """The failed rows, the calls, what was acknowledged with its check, and the page for analysts."""
     about = metadata.of_target(work.target)
     acknowledged = sync.key("acknowledged_attributes")
     yield dg.MaterializeResult(
         asset_key=sync.key("failed_rows"),
         value=result,
         metadata=metadata.of_file(result.failed_rows, result.failed_row_count) | about,
+    )
+    yield dg.MaterializeResult(
+        asset_key=sync.key("push_calls"),
+        value=result,
+        metadata=metadata.of_file(result.push_calls, result.push_call_count) | about,
     )
     folders = {kind: work.acknowledged(kind).folder for kind in sync.mapping.account_types()}
     yield dg.MaterializeResult(
@@ -328,8 +350,9 @@ def _push_of(
         run_id=run_id,
         run_started_at=datetime.fromtimestamp(started, zone),
         report=context.log.info,
-        # Somebody at a shell is told at once; a run of the daemon waits for the sync before it.
-        patience_seconds=0.0 if is_from_a_shell(context.run) else PATIENCE_SECONDS,
+        bar=bar() if is_from_a_shell(context.run) else None,
+        patience_seconds=patience_seconds(context.run),
+        replay=is_replay(context.run),
     )
 
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from pipelines import assets
 from pipelines.assets import Sync
 from pipelines.mapping import Schedule, SyncMapping, mapping_from
-from pipelines.resources import PROJECT_FOLDER, unset_variables
+from pipelines.resources import PROJECT_FOLDER, push_pool, unset_variables
 from pipelines.runs import active_run
+from pipelines.sharing import put_limit_in_force
 from pipelines.yaml_lines import duplicate_keys
 
 
@@ -94,6 +95,7 @@ def _schedule(sync: Sync, schedule: Schedule) -> dg.ScheduleDefinition:
         description=f"Runs {sync.name}; off until it is switched on here. Skips while a run is active.",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        put_limit_in_force(context.instance, push_pool())
         active = active_run(context.instance, sync.name)
         if active:
             return dg.SkipReason(f"run {active} of {sync.name} is still active")

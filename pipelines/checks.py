@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 import ibis
 
-from connectors.tencent_push.protocol import MAX_VALUE_BYTES
+from connectors.tencent_push.pacing import Quota
+from connectors.tencent_push.protocol import MAX_VALUE_BYTES, Command
 from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS
 from pipelines.frames import Frame
@@ -124,7 +125,8 @@ def read_back_check(
             push = push_of(current, context)
             expected = sample_acknowledged(push, current)
             with current.target.open(current.store.emulator_file(push.sync), mapping.declared()) as client:
-                found = read_back(client, expected, wait=wait)
+                pacer = Quota(current.target.calls_per_second).pacer(Command.GET_ATTR)
+                found = read_back(client, expected, pacer=pacer, wait=wait)
         except EXPECTED_ERRORS as error:
             return dg.AssetCheckResult(
                 passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"Nothing could be read back. {error}"

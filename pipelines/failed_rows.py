@@ -1,29 +1,24 @@
 """Everything that was not acknowledged, as one Parquet file per run that people can read without asking.
 
 The columns are a contract (see README): adding one is allowed, changing or dropping one is not. Validation's part
-comes from the invalid rows, the push's part from `RefusalWriter`; both are joined here with the row's history.
+comes from the invalid rows, the push's part from refusals.py; both are joined here with the row's history.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import ibis
 import ibis.expr.types as ir
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.tencent_push.errors import lookup
-from connectors.tencent_push.outcomes import Outcome, Refusal
-from connectors.tencent_push.protocol import AccountType, Command
+from connectors.tencent_push.protocol import AccountType
 from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.mapping import SyncMapping
-from pipelines.reasons import EXPLAINED_REFUSALS, Severity
-from pipelines.store import disk_errors, make_folder
+from pipelines.reasons import Severity
+from pipelines.refusals import moment_of
 
 SCHEMA_VERSION = "1"
 _TIME = pa.timestamp("us", "UTC")
@@ -61,17 +56,6 @@ SCHEMA = pa.schema(
     ]
 )
 
-_REFUSAL_SCHEMA = pa.schema(
-    [("number", pa.int64())]
-    + [
-        SCHEMA.field(name)
-        for name in (
-            "account_type", "stage", "outcome", "reason", "error_code", "error_info", "explanation", "fix",
-            "retryable", "batch_id", "call_attempts", "http_status", "failed_at",
-        )
-    ]
-)  # fmt: skip
-_STAGES = {Command.SET_ATTR: "push", Command.REMOVE_ATTR: "remove"}
 _KEY = ("account", "account_type", "attribute", "reason")
 
 
@@ -96,66 +80,6 @@ class RunFacts:
         }
 
 
-class RefusalWriter:
-    """Collects the refusals of a push in a temporary Parquet file, a chunk at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._rows: list[dict[str, Any]] = []
-        make_folder(path.parent)
-        with disk_errors(path):
-            self._writer = pq.ParquetWriter(path, _REFUSAL_SCHEMA)
-
-    def __enter__(self) -> "RefusalWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with disk_errors(self.path):
-            self._flush()
-            self._writer.close()
-
-    def add(self, outcomes: Sequence[Outcome], account_type: AccountType) -> None:
-        for outcome in outcomes:
-            self._rows += [refusal_row(outcome.change.number, refusal, account_type) for refusal in outcome.refusals]
-        if len(self._rows) >= 10_000:
-            with disk_errors(self.path):
-                self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            chunk = pd.DataFrame.from_records(self._rows, columns=_REFUSAL_SCHEMA.names)
-            self._writer.write_table(pa.Table.from_pandas(chunk, schema=_REFUSAL_SCHEMA, preserve_index=False))
-            self._rows.clear()
-
-
-def refusal_row(number: int, refusal: Refusal, account_type: AccountType) -> dict[str, Any]:
-    """One refusal in the words of the failed rows. `number` is the change's row in its frame."""
-    if refusal.code is None:
-        explained = EXPLAINED_REFUSALS[refusal.reason]
-        explanation, fix, retryable = explained.explanation, explained.fix, True
-    else:
-        entry = lookup(refusal.code)
-        explanation, fix, retryable = entry.meaning, entry.fix, entry.retryable
-    return {
-        "number": number,
-        "account_type": account_type.value,
-        "stage": _STAGES[refusal.command],
-        "outcome": refusal.kind.value,
-        "reason": refusal.reason.value,
-        "error_code": refusal.code,
-        "error_info": refusal.info,
-        "explanation": explanation,
-        "fix": fix,
-        "retryable": retryable,
-        "batch_id": refusal.batch_id,
-        "call_attempts": refusal.call_attempts,
-        "http_status": refusal.http_status,
-        "failed_at": refusal.failed_at,
-    }
-
-
 def write_failed_rows(
     engine: Engine,
     path: Path,
@@ -163,17 +87,17 @@ def write_failed_rows(
     facts: RunFacts,
     mapping: SyncMapping,
     invalid_rows: Path,
-    refusals: Path,
+    refused: ir.Table,
     frames: Mapping[AccountType, Path],
     history: Path | None,
 ) -> int:
     """Write the run's failed rows to `path`, also when there are none; returns how many.
 
-    `history` is the failed-rows file of the sync's run before, which tells since when a row has been failing.
+    `refused` has a row per change and command that was not acknowledged (refusals.REFUSAL_SCHEMA). `history` is the
+    failed-rows file of the sync's run before, which tells since when a row has been failing.
     """
     invalid = engine.parquet("failed_invalid", invalid_rows)
     parts = [_of_validation(invalid, facts)]
-    refused = engine.parquet("failed_refused", refusals)
     for kind, frame in frames.items():
         rows = engine.numbered_parquet(f"failed_frame_{kind}", frame)
         parts.append(_of_push(refused, rows, kind=kind, column=mapping.account_types()[kind].column))
@@ -181,7 +105,7 @@ def write_failed_rows(
         run_id=ibis.literal(facts.run_id),
         sync=ibis.literal(facts.sync),
         target=ibis.literal(facts.target),
-        run_started_at=_moment(facts.run_started_at),
+        run_started_at=moment_of(facts.run_started_at),
     )
     before = None if history is None else engine.parquet("failed_before", history)
     with_history = _with_history(failed, before, facts)
@@ -209,15 +133,11 @@ def _facts_of(file: Path) -> dict[str, str]:
     return {key.decode(): value.decode(errors="replace") for key, value in metadata.items() if key != b"ARROW:schema"}
 
 
-def _moment(moment: datetime) -> ir.TimestampValue:
-    return ibis.literal(moment.astimezone(UTC).replace(tzinfo=None)).cast("timestamp('UTC', 6)")
-
-
 def _of_validation(invalid: ir.Table, facts: RunFacts) -> ir.Table:
     null, number = ibis.null(str), ibis.null("int32")
     return invalid.select(
         *(name for name in invalid.columns if name in SCHEMA.names),
-        failed_at=_moment(facts.validated_at),
+        failed_at=moment_of(facts.validated_at),
         stage=ibis.literal("validate"),
         error_code=number,
         error_info=null,

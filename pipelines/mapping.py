@@ -202,6 +202,12 @@ class Schedule(_Strict):
         return self
 
 
+class Guards(_Strict):
+    """What stops a run that goes wrong. None of them applies to a sync's first run: everything is new then."""
+
+    max_failed_fraction: float | None = Field(default=None, gt=0, lt=1)
+
+
 def _owner(text: str) -> str:
     if not re.fullmatch(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+", text):
         raise ValueError('an owner is an e-mail address, or a team such as "team:growth"')
@@ -216,6 +222,7 @@ class SyncMapping(_Strict):
     accounts: Accounts
     frames: Literal["changed", "all"] = "changed"
     schedule: Schedule | None = None
+    guards: Guards = Field(default_factory=Guards)
     owners: list[Annotated[str, AfterValidator(_owner)]] = Field(default_factory=list)
 
     def account_types(self) -> dict[AccountType, AccountMapping]:

@@ -1,6 +1,7 @@
 """What the UI shows of an asset: row counts, column schemas, lineage, places. Counts and names only, never a value."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 
 from connectors.profiles.errors import without_secrets
 from connectors.profiles.parquet import Manifest
-from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType
+from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType, Command
+from connectors.tencent_push.report import SinkReport, WaitCause
 from pipelines.frames import Frame, frame_columns
 from pipelines.mapping import SyncMapping
 from pipelines.push import PushResult
@@ -30,7 +32,7 @@ def of_target(target: Target) -> dict[str, Any]:
     return {
         "target": target.host,
         "target_is_emulator": target.is_emulator,
-        "calls_per_second": target.calls_per_second,
+        "quota_calls_per_second": target.calls_per_second,  # for each command; what was made of it: of_acknowledged
     }
 
 
@@ -72,16 +74,55 @@ def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, targe
 
 
 def of_acknowledged(result: PushResult, folders: dict[AccountType, Path]) -> dict[str, Any]:
+    """Plain numbers under plain names, so that the UI plots them over the runs."""
+    reports = list(result.reports.values())
     facts: dict[str, Any] = {
         ROW_COUNT: sum(tally.acknowledged for tally in result.tallies.values()),
-        "calls": sum(report.calls.total() for report in result.reports.values()),
+        "calls": sum(report.calls.total() for report in reports),
         "calls_taken_over": result.unsettled_calls,
+        "withheld": sum(result.withheld.values()),
+        "resent_rows": sum(report.resent_rows for report in reports),
+        "slow_downs": sum(report.slow_downs for report in reports),
         "folders": dg.MetadataValue.json({kind.value: str(folder) for kind, folder in folders.items()}),
     }
-    facts |= result.tally_counts()
-    facts |= {f"{kind}_seconds": round(report.seconds, 1) for kind, report in result.reports.items()}
+    facts |= result.tally_counts() | _sums_of(reports)
+    for kind, report in result.reports.items():
+        facts |= {f"{kind}_{name}": number for name, number in _speed_of(report).items()}
     if result.stop:
         facts["stopped"] = result.stop.text
+    return facts
+
+
+def _sums_of(reports: Sequence[SinkReport]) -> dict[str, int | float]:
+    """Calls by command, waits by cause and refusals by reason and code, over all account types.
+
+    Every command and every cause is there in every run, so that a plot has no gaps.
+    """
+    calls = {
+        f"calls_{command}": sum(report.calls[command] for report in reports)
+        for command in (Command.SET_ATTR, Command.REMOVE_ATTR)
+    }
+    waits = {
+        f"waits_seconds_{cause}": round(sum(report.waits_seconds.get(cause, 0.0) for report in reports), 3)
+        for cause in WaitCause
+    }
+    refused: Counter[str] = Counter()
+    for report in reports:
+        for (reason, code), commands in report.refusals.items():
+            refused[f"refused_{reason}" if code is None else f"refused_{reason}_{code}"] += commands
+    return calls | waits | dict(refused)
+
+
+def _speed_of(report: SinkReport) -> dict[str, int | float]:
+    """Of one account type's push; no rate, share or latency where there was no call."""
+    facts: dict[str, int | float] = {"seconds": round(report.seconds, 1)}
+    if report.calls.total():
+        facts["calls_per_second"] = round(report.calls_per_second, 2)
+        facts["quota_use"] = round(report.quota_use, 4)
+    for percent in (50, 95, 99):
+        latency_seconds = report.latencies.percentile(percent)
+        if latency_seconds is not None:
+            facts[f"latency_p{percent}_ms"] = round(latency_seconds * 1000, 1)
     return facts
 
 

@@ -4,43 +4,59 @@ The order makes it safe: lock the app, fold what a dead run left, refuse frames 
 write the failed rows, count everything again from what is on disk. Only then is a stopped push raised.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+import pyarrow as pa
 
+from connectors.tencent_push.batching import WRITING_COMMANDS
 from connectors.tencent_push.client import Client
+from connectors.tencent_push.errors import Reason
 from connectors.tencent_push.ledger import Ledger
-from connectors.tencent_push.outcomes import Change, OutcomeKind, StopCause
+from connectors.tencent_push.outcomes import StopCause
 from connectors.tencent_push.pacing import Quota
-from connectors.tencent_push.protocol import AccountType
+from connectors.tencent_push.protocol import AccountType, Command
 from connectors.tencent_push.report import Progress, SinkReport
-from connectors.tencent_push.sink import Sink
-from pipelines.acknowledged import KNOWN, AcknowledgedAttributes, Folded, Generation, Owner
-from pipelines.engine import ROW_NUMBER, Engine
-from pipelines.errors import AppBusyError, DataFolderError
-from pipelines.failed_rows import RefusalWriter, RunFacts, latest_before, write_failed_rows
+from connectors.tencent_push.sink import Sink, SinkSettings
+from pipelines.acknowledged import AcknowledgedAttributes, Folded, Generation, Owner
+from pipelines.app_lock import locked, sending
+from pipelines.cancellation import deferred_signals
+from pipelines.changes import (
+    Exceptions,
+    FrameChanges,
+    acknowledged_since,
+    lonely_in,
+    numbers_by_command,
+    unread_rows,
+    withheld_in,
+)
+from pipelines.engine import Engine
+from pipelines.errors import DataFolderError
+from pipelines.failed_rows import RunFacts, latest_before, write_failed_rows
 from pipelines.frames import Frame
 from pipelines.mapping import SyncMapping
-from pipelines.store import Store, disk_error_text, disk_errors, make_folder
+from pipelines.push_calls import PushCallWriter
+from pipelines.push_progress import PROGRESS_SECONDS, Bar, ProgressTeller
+from pipelines.refusal_memory import Withheld
+from pipelines.refusals import RefusalWriter, not_attempted, refused_before
+from pipelines.store import Store
+from pipelines.tally import Tally, tally_of
 from pipelines.target import Target
 
-CHUNK_ROWS = 10_000
+_CANCELLED = StopCause(None, Reason.RUN_STOPPED, "The run was cancelled; the next one goes on from here.")
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSet:
-    """The frames of one run, as they are handed from the step that computed them to the step that pushes them."""
+    """The frames of one run, as they are handed from the step that computed them to the step that pushes them.
+
+    `rules` is a digest, per account type, of what else than its values decides whether a row is refused.
+    """
 
     run_id: str
     target: str
@@ -50,37 +66,30 @@ class FrameSet:
     invalid_by_reason: Mapping[str, int]
     invalid_found: int
     generations: Mapping[AccountType, Generation]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What became of one account type's changes. Conservation: the first is the sum of the others."""
-
-    changed: int
-    acknowledged: int
-    rejected: int
-    errored: int
-    not_attempted: int
-
-    @property
-    def is_conserved(self) -> bool:
-        return self.changed == self.acknowledged + self.rejected + self.errored + self.not_attempted
+    rules: Mapping[AccountType, str]
 
 
 @dataclass(slots=True)
 class PushResult:
-    """All of one push, counted from the files that it left. `stop` says why it ended early, if it did."""
+    """All of one push, counted from the files that it left. `stop` says why it ended early, if it did.
+
+    `withheld` counts requests that were not sent since the very same was refused before; they are among the rejected.
+    """
 
     frames: FrameSet
     tallies: dict[AccountType, Tally] = field(default_factory=dict)
     reports: dict[AccountType, SinkReport] = field(default_factory=dict)
     passed_over: dict[AccountType, int] = field(default_factory=dict)
+    withheld: dict[AccountType, int] = field(default_factory=dict)
     unsettled_calls: int = 0
     failed_rows: Path = Path()
     failed_row_count: int = 0
     invalid_row_count: int = 0
     refusal_count: int = 0
+    push_calls: Path = Path()
+    push_call_count: int = 0
     stop: StopCause | None = None
+    cancelled: bool = False
 
     @property
     def is_conserved(self) -> bool:
@@ -95,9 +104,41 @@ class PushResult:
         }
 
 
+@dataclass(slots=True)
+class _Stop:
+    """Ends the push in good order, whichever frame it is at."""
+
+    cause: StopCause | None = None
+    sink: Sink | None = None
+
+    def now(self, cause: StopCause) -> None:
+        self.cause = self.cause or cause
+        if self.sink is not None:
+            self.sink.stop(cause)
+
+    def watch(self, sink: Sink) -> None:
+        self.sink = sink
+        if self.cause is not None:  # nothing more is sent, but every change gets its outcome
+            sink.stop(self.cause)
+
+
+@dataclass(slots=True)
+class _Sending:
+    """What one push has at hand while it sends, and what it collects. `unsent` are refusals that no reply gave."""
+
+    engine: Engine
+    client: Client
+    quota: Quota
+    refusals: RefusalWriter
+    calls: PushCallWriter
+    stop: _Stop
+    unsent: list[ir.Table] = field(default_factory=list)
+    acknowledged: dict[AccountType, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One sync's push in one run. `report` is called with a line for people, every few seconds at most."""
+    """One sync's push in one run. `report` is called with a line for people now and then, `bar` often."""
 
     store: Store
     target: Target
@@ -107,7 +148,9 @@ class Push:
     run_id: str
     run_started_at: datetime
     report: Callable[[str], None]
+    bar: Bar | None = None
     patience_seconds: float = 0.0  # how long to wait while another run holds the app
+    replay: bool = False  # what was refused for good before is sent once more
 
     def acknowledged(self, kind: AccountType) -> AcknowledgedAttributes:
         owner = Owner(self.target.host, self.target.sdkappid, self.sync, kind)
@@ -141,75 +184,137 @@ class Push:
         return folded
 
     def run(self, frames: FrameSet, client: Client) -> PushResult:
-        """Push the frames' changes. Raises before the first call if they are out of date or for another target."""
+        """Push the frames' changes. Raises before the first call if they are out of date or for another target.
+
+        SIGINT and SIGTERM stop it in good order: the calls in flight are settled, what was not sent is written down.
+        """
         self._require_same_target(frames)
-        result = PushResult(frames)
+        result, stop = PushResult(frames), _Stop()
         with (
             self.locked(),
             self.store.temporary(self.run_id) as folder,
             Engine(folder, memory_limit=self.memory_limit) as engine,
+            deferred_signals(lambda: stop.now(_CANCELLED)) as cancellation,
         ):
             for folded in self.fold_leftovers(engine):
                 result.unsettled_calls += folded.unsettled_calls
             for frame in frames.frames:
                 self._require_current(frames, frame)
-            self._push_all(engine, frames, client, folder=folder, result=result)
-            self._write_failed_rows(engine, frames, folder=folder, result=result)
+            refused = self._push_all(engine, frames, client, folder=folder, result=result, stop=stop)
+            self._write_failed_rows(engine, frames, refused, result=result)
+        result.stop, result.cancelled = stop.cause, cancellation.requested
         return result
 
-    def _push_all(self, engine: Engine, frames: FrameSet, client: Client, *, folder: Path, result: PushResult) -> None:
-        quota = Quota(self.target.calls_per_second)
-        with RefusalWriter(folder / "refusals.parquet") as refusals:
+    def _push_all(
+        self, engine: Engine, frames: FrameSet, client: Client, *, folder: Path, result: PushResult, stop: _Stop
+    ) -> ir.Table:
+        """All refusals of the push, as refusals.REFUSAL_SCHEMA."""
+        file = folder / "refusals.parquet"
+        result.push_calls = self.store.push_calls_of(self.sync, self.run_started_at.date(), self.run_id)
+        with (
+            sending(self.store, self.target),
+            RefusalWriter(file) as refusals,
+            PushCallWriter(result.push_calls, run_id=self.run_id, sync=self.sync) as calls,
+        ):
+            work = _Sending(engine, client, Quota(self.target.calls_per_second), refusals, calls, stop)
             for frame in frames.frames:
-                self._push_frame(engine, frames, frame, client=client, quota=quota, refusals=refusals, result=result)
-        refused = engine.parquet("refusals", folder / "refusals.parquet")
+                self._push_frame(work, frames, frame, result=result)
+        result.push_call_count = calls.rows
+        refused = engine.materialize("all_refusals", ibis.union(engine.parquet("refusals", file), *work.unsent))
         result.refusal_count = int(engine.rows(refused.aggregate(rows=refused.count()))[0]["rows"])
-        for kind, tally in result.tallies.items():
-            result.tallies[kind] = _with_refusals(engine, refused, tally, kind=kind)
+        for frame in frames.frames:
+            kind, done = frame.account_type, work.acknowledged[frame.account_type]
+            result.tallies[kind] = tally_of(engine, refused, kind, changed=frame.counts.changed, acknowledged=done)
+        return refused
 
-    def _push_frame(
+    def _push_frame(self, work: _Sending, frames: FrameSet, frame: Frame, *, result: PushResult) -> None:
+        kind, acknowledged = frame.account_type, self.acknowledged(frame.account_type)
+        memory = acknowledged.refused(work.engine)
+        withheld = withheld_in(work.engine, frame, memory, rules=frames.rules[kind], replay=self.replay)
+        exceptions = Exceptions(
+            acknowledged_since(work.engine, frame, acknowledged, frames.generations[kind]),
+            Withheld(numbers_by_command(work.engine, withheld), lonely_in(work.engine, frame, memory)),
+        )
+        result.passed_over[kind], result.withheld[kind] = len(exceptions.acknowledged), exceptions.withheld.requests
+        self._tell_withheld(exceptions.withheld.requests, kind)
+        changes, ledger_file = FrameChanges(frame, exceptions), acknowledged.ledger_file(frames.run_id)
+        teller = ProgressTeller(self.report, self.bar)
+        with teller.of(frame, passed_over=result.passed_over[kind], withheld=result.withheld[kind]) as tell:
+            result.reports[kind] = self._send(work, frames, frame, changes=changes, ledger=ledger_file, tell=tell)
+        folded = acknowledged.fold(work.engine, ledger_file, root=self.store.root)
+        work.acknowledged[kind] = folded.acknowledged + len(exceptions.acknowledged)
+        if withheld is not None:
+            work.unsent += self._refused_before(work.engine, withheld, kind)
+        if work.stop.cause is not None:
+            rows = work.engine.numbered_parquet(f"unsent_frame_{kind}", frame.path)
+            done = work.engine.register(f"passed_over_{kind}", pa.table({"number": exceptions.acknowledged}))
+            work.unsent += [
+                not_attempted(
+                    unread_rows(rows, command, after=changes.last_number, withheld=withheld, acknowledged=done),
+                    kind,
+                    command,
+                    now=datetime.now(UTC),
+                )
+                for command in WRITING_COMMANDS
+            ]
+
+    def _send(
         self,
-        engine: Engine,
+        work: _Sending,
         frames: FrameSet,
         frame: Frame,
         *,
-        client: Client,
-        quota: Quota,
-        refusals: RefusalWriter,
-        result: PushResult,
-    ) -> None:
-        kind = frame.account_type
-        acknowledged = self.acknowledged(kind)
-        passed_over = self._already_acknowledged(engine, frames, frame)
-        result.passed_over[kind] = len(passed_over)
-        ledger_file = acknowledged.ledger_file(frames.run_id)
-        header = {"frame": frames.run_id, "frame_file": str(frame.path.relative_to(self.store.root))}
+        changes: FrameChanges,
+        ledger: Path,
+        tell: Callable[[Progress], None],
+    ) -> SinkReport:
+        header = {
+            "frame": frames.run_id,
+            "frame_file": str(frame.path.relative_to(self.store.root)),
+            "rules": frames.rules[frame.account_type],
+        }
         with (
-            closing(Ledger.open(ledger_file, header)) as ledger,
-            Sink(client, ledger, quota=quota, on_progress=self._on_progress(frame)) as sink,
+            closing(Ledger.open(ledger, header)) as opened,
+            Sink(
+                work.client,
+                opened,
+                quota=work.quota,
+                settings=self._settings(frames, frame.account_type),
+                on_progress=tell,
+                on_call=lambda call: work.calls.add(call, frame.account_type),
+            ) as sink,
         ):
-            if result.stop is not None:  # nothing more is sent, but every change gets its outcome
-                sink.stop(result.stop)
-            for outcomes in sink.push(changes_of(frame, passed_over)):
-                refusals.add([outcome for outcome in outcomes if outcome.refusals], kind)
-        result.reports[kind] = sink.report
-        result.stop = result.stop or sink.report.stop
-        folded = acknowledged.fold(engine, ledger_file, root=self.store.root)
-        result.tallies[kind] = Tally(
-            changed=frame.counts.changed,
-            acknowledged=folded.acknowledged + len(passed_over),
-            rejected=0,
-            errored=0,
-            not_attempted=0,
-        )
+            work.stop.watch(sink)
+            for outcomes in sink.push(changes):
+                work.refusals.add([outcome for outcome in outcomes if outcome.refusals], frame.account_type)
+        if sink.report.stop is not None:
+            work.stop.now(sink.report.stop)
+        return sink.report
 
-    def _on_progress(self, frame: Frame) -> Callable[[Progress], None]:
-        def say(progress: Progress) -> None:
-            self.report(progress_text(progress, frame))
+    def _settings(self, frames: FrameSet, kind: AccountType) -> SinkSettings:
+        """The guard on failures does not apply to a first run, where everything is new."""
+        is_first = frames.generations[kind].number == 0
+        fraction = None if is_first else self.mapping.guards.max_failed_fraction
+        return SinkSettings(max_failed_fraction=fraction, progress_seconds=PROGRESS_SECONDS)
 
-        return say
+    def _tell_withheld(self, requests: int, kind: AccountType) -> None:
+        if requests:
+            self.report(
+                f"{kind}: {requests:,} changes are not sent, since the very same were refused before; "
+                f"`python -m pipelines replay {self.sync}` sends them once more"
+            )
 
-    def _write_failed_rows(self, engine: Engine, frames: FrameSet, *, folder: Path, result: PushResult) -> None:
+    def _refused_before(self, engine: Engine, withheld: ir.Table, kind: AccountType) -> list[ir.Table]:
+        """A part for each command and code, of which there are few."""
+        now = datetime.now(UTC)
+        parts = []
+        for group in engine.rows(withheld.group_by("command", "code").agg(rows=withheld.count())):
+            command, code = Command(group["command"]), int(group["code"])
+            mine = withheld.filter((withheld.command == command.value) & (withheld.code == code))
+            parts.append(refused_before(mine.select("number"), kind, command, code=code, sync=self.sync, now=now))
+        return parts
+
+    def _write_failed_rows(self, engine: Engine, frames: FrameSet, refused: ir.Table, *, result: PushResult) -> None:
         path = self.store.failed_rows_of(self.sync, self.run_started_at.date(), self.run_id)
         invalid = engine.parquet("counted_invalid", frames.invalid_rows)
         result.invalid_row_count = int(engine.rows(invalid.aggregate(rows=invalid.count()))[0]["rows"])
@@ -227,7 +332,7 @@ class Push:
             ),
             mapping=self.mapping,
             invalid_rows=frames.invalid_rows,
-            refusals=folder / "refusals.parquet",
+            refused=refused,
             frames={frame.account_type: frame.path for frame in frames.frames},
             history=latest_before(self.store.failed_rows(self.sync), run_id=self.run_id, app=self.target.name),
         )
@@ -248,121 +353,3 @@ class Push:
                 "another run has pushed since these frames were computed, so they may hold older values; "
                 "run the whole sync instead of its push alone"
             )
-
-    def _already_acknowledged(self, engine: Engine, frames: FrameSet, frame: Frame) -> npt.NDArray[np.int64]:
-        """Numbers of the frame's rows that an earlier push of the same frame had acknowledged in whole."""
-        acknowledged = self.acknowledged(frame.account_type)
-        known = acknowledged.table(engine)
-        if known is None or acknowledged.current().number == frames.generations[frame.account_type].number:
-            return np.empty(0, dtype=np.int64)
-        rows = engine.numbered_parquet(f"again_{frame.account_type}", frame.path)
-        done = _acknowledged_rows(rows, known, list(frame.changed_attributes))
-        return engine.numbers(done)
-
-
-def changes_of(frame: Frame, passed_over: npt.NDArray[np.int64]) -> Iterator[Change]:
-    """The frame's changes in the order of its rows, a chunk at a time; not its unchanged rows, nor `passed_over`."""
-    names = list(frame.changed_attributes)
-    number = 0
-    with disk_errors(frame.path), pq.ParquetFile(frame.path) as file:
-        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=["account", "changed", "removed", *names]):
-            chunk = batch.to_pandas()
-            chunk.index = pd.RangeIndex(number, number + len(chunk))
-            number += len(chunk)
-            yield from _changes_in(chunk[~chunk.index.isin(passed_over)], names)
-
-
-def _changes_in(chunk: pd.DataFrame, names: list[str]) -> Iterator[Change]:
-    values = zip(*(chunk[name] for name in names), strict=True)
-    for number, account, changed, removed, row in zip(
-        chunk.index, chunk["account"], chunk["changed"], chunk["removed"], values, strict=True
-    ):
-        if len(changed) or len(removed):
-            by_name = dict(zip(names, row, strict=True))
-            yield Change(number, account, {name: by_name[name] for name in changed}, tuple(removed))
-
-
-def _acknowledged_rows(rows: ir.Table, known: ir.Table, names: list[str]) -> ir.Table:
-    """Numbers of the rows whose every request is what `known` holds for certain."""
-    columns = {f"{KNOWN}{name}": known[name] if name in known.columns else ibis.null(str) for name in names}
-    own = {f"{KNOWN}account": known.account, f"{KNOWN}uncertain": known.uncertain}
-    renamed = known.select(**columns, **own)
-    joined = rows.inner_join(renamed, rows.account == renamed[f"{KNOWN}account"])
-    conditions = [joined.changed.concat(joined.removed).length() > 0]
-    for name in names:
-        is_changed, is_removed = joined.changed.contains(name), joined.removed.contains(name)
-        is_set = (joined[name] == joined[f"{KNOWN}{name}"]).fill_null(False)
-        is_certain = ~joined[f"{KNOWN}uncertain"].contains(name)
-        conditions += [
-            ~is_changed | (is_set & is_certain),
-            ~is_removed | (joined[f"{KNOWN}{name}"].isnull() & is_certain),
-        ]
-    return joined.filter(*conditions).select(number=joined[ROW_NUMBER]).order_by("number")
-
-
-def _with_refusals(engine: Engine, refused: ir.Table, tally: Tally, *, kind: AccountType) -> Tally:
-    """Every refused change counts once, in its worst outcome, as read back from the file."""
-    rank = {outcome.value: place for place, outcome in enumerate(_WORST_FIRST)}
-    mine = refused.filter(refused.account_type == kind.value)
-    ranked = mine.mutate(rank=mine.outcome.cases(*rank.items(), else_=len(rank)))
-    worst = ranked.group_by("number").agg(rank=ranked["rank"].min())
-    counted = {row["rank"]: int(row["rows"]) for row in engine.rows(worst.group_by("rank").agg(rows=worst.count()))}
-    return Tally(
-        changed=tally.changed,
-        acknowledged=tally.acknowledged,
-        rejected=counted.get(rank[OutcomeKind.REJECTED], 0),
-        errored=counted.get(rank[OutcomeKind.ERRORED], 0),
-        not_attempted=counted.get(rank[OutcomeKind.NOT_ATTEMPTED], 0),
-    )
-
-
-_WORST_FIRST = (OutcomeKind.REJECTED, OutcomeKind.ERRORED, OutcomeKind.NOT_ATTEMPTED)
-
-
-@contextmanager
-def locked(store: Store, target: Target, *, patience_seconds: float = 0.0) -> Iterator[None]:
-    """One pusher per app on this machine; the kernel frees the lock when its holder dies.
-
-    Raises AppBusyError when another holder keeps it for `patience_seconds`.
-    """
-    path = target.lock_file(store)
-    make_folder(path.parent)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=patience_seconds, poll_interval=1.0)
-    except Timeout:  # an OSError itself, so it comes first
-        raise AppBusyError(
-            f"another run pushes to app {target.sdkappid} at {target.host} right now ({_holder(path)}); "
-            "start again when it has ended"
-        ) from None
-    except OSError as error:
-        raise DataFolderError(disk_error_text(path, error)) from error
-    try:
-        path.with_suffix(".holder").write_text(
-            f"process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", encoding="utf-8"
-        )
-        yield
-    finally:
-        lock.release()
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.with_suffix(".holder").read_text(encoding="utf-8")
-    except OSError:
-        return "its process is not known"
-
-
-def progress_text(progress: Progress, frame: Frame) -> str:
-    """Counts and rates; no account and no value."""
-    acknowledged = progress.changes.get(OutcomeKind.ACKNOWLEDGED, 0)
-    settled = sum(progress.changes.values())
-    left_seconds = (frame.counts.changed - settled) * progress.seconds / settled if settled else 0.0
-    left = f", about {left_seconds:.0f} s left" if left_seconds >= 1 else ""
-    # Over less than a second, a rate says nothing about the quota.
-    rate = f", {progress.calls_per_second:.0f} calls/s" if progress.calls and progress.period_seconds >= 1 else ""
-    slowed = f", slowed down to {progress.quota_share:.0%} of the quota" if progress.quota_share < 1 else ""
-    return (
-        f"{frame.account_type}: {acknowledged:,} of {frame.counts.changed:,} acknowledged, "
-        f"{settled - acknowledged:,} failed{rate}{slowed}{left}"
-    )

@@ -4,15 +4,24 @@ No page says how soon a write shows, so that an account that differs is read aga
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
-from connectors.tencent_push.client import Client
+from connectors.tencent_push.pacing import Pacer
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL
 
 SAMPLE_ACCOUNTS = 300
 WAITS_SECONDS = (1.0, 3.0)
 CONFIDENCE = 0.95
+
+
+class ReadingClient(Protocol):
+    """What is needed of client.Client."""
+
+    def get_attr(self, accounts: Sequence[str]) -> tuple[Mapping[str, dict[str, str]], object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +41,58 @@ class ReadBack:
         return upper_bound(self.mismatched, self.sampled)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads within the quota: a call leaves when the pacer lets it. `clock` is the pacer's."""
+
+    client: ReadingClient
+    pacer: Pacer
+    wait: Callable[[float], object]
+    clock: Callable[[], float]
+
+    def read(self, accounts: Sequence[str]) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for batch in _batches(accounts):
+            with self._permitted():
+                attributes, _ = self.client.get_attr(batch)
+            found |= attributes
+        return found
+
+    @contextmanager
+    def _permitted(self) -> Iterator[None]:
+        while (permit := self.pacer.take()) is None:
+            self.wait(max(0.0, self.pacer.ready_at() - self.clock()))
+        try:
+            yield
+        finally:
+            self.pacer.answered(permit)
+
+
 def read_back(
-    client: Client, expected: Mapping[str, Mapping[str, str | None]], *, wait: Callable[[float], object]
+    client: ReadingClient,
+    expected: Mapping[str, Mapping[str, str | None]],
+    *,
+    pacer: Pacer,
+    wait: Callable[[float], object],
+    clock: Callable[[], float] = time.monotonic,
 ) -> ReadBack:
     """Compare `expected` (account -> attribute -> value, None for one that must be gone) with what Tencent holds.
 
-    Raises TargetUnreachableError and CallRefusedError; then nothing is known.
+    `pacer` is the app's for get_attr: nothing else of this process may read past it. Raises TargetUnreachableError and
+    CallRefusedError; then nothing is known.
     """
-    open_accounts = _differing(client, expected, list(expected))
+    reader = _Reader(client, pacer, wait, clock)
+    open_accounts = _differing(reader, expected, list(expected))
     for seconds in WAITS_SECONDS:
         if not open_accounts:
             break
         wait(seconds)
-        open_accounts = _differing(client, expected, open_accounts)
+        open_accounts = _differing(reader, expected, open_accounts)
     return ReadBack(sampled=len(expected), matching=len(expected) - len(open_accounts))
 
 
-def _differing(client: Client, expected: Mapping[str, Mapping[str, str | None]], accounts: Sequence[str]) -> list[str]:
-    found: dict[str, dict[str, str]] = {}
-    for batch in _batches(accounts):
-        attributes, _ = client.get_attr(batch)
-        found |= attributes
+def _differing(reader: _Reader, expected: Mapping[str, Mapping[str, str | None]], accounts: Sequence[str]) -> list[str]:
+    found = reader.read(accounts)
     return [
         account
         for account in accounts

@@ -5,14 +5,18 @@ What it makes is plain and knows nothing of Dagster.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
+from connectors.tencent_push.errors import SettingsError
 from connectors.tencent_push.settings import calls_per_second_from, settings_from
 from pipelines.errors import ConfigurationError, DataFolderError
+from pipelines.runs import POOL_PREFIX
+from pipelines.sharing import shared
 from pipelines.store import Store
 from pipelines.target import Target
 
@@ -47,6 +51,17 @@ def environment_from(environ: Mapping[str, str], *, base: Path = PROJECT_FOLDER)
     return Environment(target=target, store=store, memory_limit=memory)
 
 
+def push_pool(environ: Mapping[str, str] = os.environ) -> str:
+    """Dagster's concurrency pool of the app that the environment names.
+
+    It is asked for when definitions load, which settings that cannot be used must not prevent: the run tells them.
+    """
+    try:
+        return POOL_PREFIX + Target(settings=settings_from(environ), calls_per_second=1.0).name
+    except SettingsError:
+        return POOL_PREFIX + "settings_that_cannot_be_used"
+
+
 def unset_variables(text: str) -> list[str]:
     """The variables that a YAML's `{{ env.NAME }}` asks for and that are not set."""
     asked = [name for template in re.findall(r"\{\{(.*?)\}\}", text) for name in re.findall(r"\benv\.(\w+)", template)]
@@ -54,7 +69,19 @@ def unset_variables(text: str) -> list[str]:
 
 
 class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own generic, unbound
-    """The environment as it is when a step starts."""
+    """The environment as it is when a step starts.
+
+    Dagster opens it before a run's first step and closes it after the last, in a run that goes on from a failure as
+    well; so this is where a run is made to share the app with others.
+    """
 
     def current(self) -> Environment:
         return environment_from(os.environ)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["EnvironmentResource"]:
+        if context.run is None or context.instance is None:  # opened by something that is no run
+            yield self
+            return
+        with shared(context.instance, context.run, tell=context.log.info if context.log else lambda _: None):
+            yield self

@@ -1,15 +1,26 @@
-"""Runs in Dagster's history whose process is gone: a run from a shell that was killed stays STARTED there for ever.
+"""Runs in Dagster's history, told apart by the tags they carry: whose process is gone, which came from a shell.
 
-Dagster watches the runs that its daemon launched; these are watched here, by the tags that they carry.
+A run that was killed stays STARTED in the history, and keeps its slot of the push pool, for ever. Dagster frees what
+its own daemon launched, and only where somebody configured that; here every run names its process, so that any later
+start on the same host can tell. Containers that share a host name and a history, but no process numbers, would take
+each other's runs for dead: give each a name of its own.
 """
 
 import os
 import socket
+from collections.abc import Iterator
 
 import dagster as dg
 import psutil
 
 HOST, PROCESS, BEGAN = "attribute_sync/host", "attribute_sync/process", "attribute_sync/process_began"
+# Dagster copies a run's tags to the runs that retry it: what is true of one run alone names that run.
+RUN = "attribute_sync/process_of_run"
+FROM_A_SHELL = "attribute_sync/from_a_shell"
+REPLAY = "attribute_sync/replay"  # copied on purpose: the retry of a replay is one
+POOL_PREFIX = "tencent_push/"
+PATIENCE_SECONDS = 4 * 3600.0  # two million accounts take three minutes; a first night of fifty million, 90
+CLOCK_SECONDS = 5.0  # the system reckons a process's begin from its clock, which may be set meanwhile
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -19,39 +30,93 @@ UNFINISHED = (
 )
 
 
-def process_tags() -> dict[str, str]:
-    """Which process this is: its number alone could be another's after a while."""
+def process_tags(run_id: str) -> dict[str, str]:
+    """Which process executes the run: its number alone could be another's after a while."""
     began = psutil.Process().create_time()
-    return {HOST: socket.gethostname(), PROCESS: str(os.getpid()), BEGAN: f"{began:.2f}"}
+    return {RUN: run_id, HOST: socket.gethostname(), PROCESS: str(os.getpid()), BEGAN: f"{began:.2f}"}
+
+
+def shell_tags(run_id: str, *, is_replay: bool = False) -> dict[str, str]:
+    """The tags of a run that somebody starts at a shell; its process is named before its first step."""
+    return {**process_tags(run_id), FROM_A_SHELL: run_id, **({REPLAY: "true"} if is_replay else {})}
 
 
 def is_from_a_shell(run: dg.DagsterRun) -> bool:
-    return PROCESS in run.tags
+    return run.tags.get(FROM_A_SHELL) == run.run_id
 
 
-def end_dead_runs(instance: dg.DagsterInstance, job_name: str) -> list[str]:
-    """Mark as failed what the history takes for running although its process on this host is gone; their ids."""
-    dead = [record.dagster_run for record in _unfinished(instance, job_name) if _is_dead(record.dagster_run)]
-    for run in dead:
+def is_replay(run: dg.DagsterRun) -> bool:
+    """Whether rows that were refused for good are to be sent once more."""
+    return run.tags.get(REPLAY, "").strip().lower() == "true"
+
+
+def patience_seconds(run: dg.DagsterRun) -> float:
+    """How long the run waits for another that holds the app: somebody at a shell is told at once."""
+    return 0.0 if is_from_a_shell(run) else PATIENCE_SECONDS
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark as failed what the history takes for running although its process on this host is gone; their ids.
+
+    Slots of the push pools that ended runs still hold are freed with it.
+    """
+    dead = [run for run in _unfinished(instance, tags={HOST: socket.gethostname()}) if _is_gone(run)]
+    # Read again, now that their processes are gone: one may have ended in good order since.
+    marked = [run for run in map(instance.get_run_by_id, (run.run_id for run in dead)) if run and not run.is_finished]
+    for run in marked:
         instance.report_run_failed(run, "The process of this run is gone: it was killed, or its terminal was closed.")
-    return [run.run_id for run in dead]
+    _free_slots_of_ended_runs(instance)
+    return [run.run_id for run in marked]
 
 
 def active_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
     """The id of a run of the job that is still under way, if there is one; dead ones are ended first."""
-    end_dead_runs(instance, job_name)
-    return next((record.dagster_run.run_id for record in _unfinished(instance, job_name)), None)
+    end_dead_runs(instance)
+    return next((run.run_id for run in _unfinished(instance, job_name=job_name)), None)
 
 
-def _unfinished(instance: dg.DagsterInstance, job_name: str) -> list[dg.RunRecord]:
-    return list(instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=list(UNFINISHED))))
+def _unfinished(
+    instance: dg.DagsterInstance, *, job_name: str | None = None, tags: dict[str, str] | None = None
+) -> list[dg.DagsterRun]:
+    wanted = dg.RunsFilter(job_name=job_name, tags=tags, statuses=list(UNFINISHED))
+    return [record.dagster_run for record in instance.get_run_records(wanted)]
 
 
-def _is_dead(run: dg.DagsterRun) -> bool:
-    if not is_from_a_shell(run) or run.tags.get(HOST) != socket.gethostname():
+def _free_slots_of_ended_runs(instance: dg.DagsterInstance) -> None:
+    for run_id in set(_runs_in_pools(instance)):
+        run = instance.get_run_by_id(run_id)
+        if run is None or (run.is_finished and not _is_alive_elsewhere(run)):
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def _runs_in_pools(instance: dg.DagsterInstance) -> Iterator[str]:
+    """The ids of the runs that hold a slot of a push pool, or stand in line for one."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    for pool in storage.get_concurrency_keys():
+        if pool.startswith(POOL_PREFIX):
+            info = storage.get_concurrency_info(pool)
+            yield from (slot.run_id for slot in info.claimed_slots)
+            yield from (step.run_id for step in info.pending_steps)
+
+
+def _is_alive_elsewhere(run: dg.DagsterRun) -> bool:
+    """Whether another process of this host still works on it, whatever the history says (it was ended by force)."""
+    return _names_a_process_here(run) and int(run.tags[PROCESS]) != os.getpid() and not _is_gone(run)
+
+
+def _is_gone(run: dg.DagsterRun) -> bool:
+    """Whether the run's process is known to be gone; false where nobody here can know."""
+    if not _names_a_process_here(run):
         return False
     try:
         process = psutil.Process(int(run.tags[PROCESS]))
-        return f"{process.create_time():.2f}" != run.tags.get(BEGAN) or process.status() == psutil.STATUS_ZOMBIE
+        is_another = abs(process.create_time() - float(run.tags[BEGAN])) > CLOCK_SECONDS
+        return is_another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _names_a_process_here(run: dg.DagsterRun) -> bool:
+    return run.tags.get(RUN) == run.run_id and run.tags.get(HOST) == socket.gethostname()

@@ -4,6 +4,7 @@
     <data>/frames/sync=<sync>/run=<run>/<account type>.parquet     attribute frames; invalid_rows.parquet beside them
     <data>/acknowledged/target=<target>/sync=<sync>/account_type=<account type>/   see acknowledged.py
     <data>/failed_rows/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
+    <data>/push_calls/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
     <data>/reports/sync=<sync>/<run>.html
     <data>/emulator/<sync>.sqlite                                  the embedded emulator's app, one per sync
     <data>/temporary/<run>-*/                                      the engine's spill area, gone after the run
@@ -49,6 +50,9 @@ class Store:
 
     def failed_rows_of(self, sync: str, day: date, run: str) -> Path:
         return self.failed_rows(sync) / f"date={day.isoformat()}" / f"{run}.parquet"
+
+    def push_calls_of(self, sync: str, day: date, run: str) -> Path:
+        return self.root / "push_calls" / f"sync={sync}" / f"date={day.isoformat()}" / f"{run}.parquet"
 
     def report_of(self, sync: str, run: str) -> Path:
         return self.root / "reports" / f"sync={sync}" / f"{run}.html"

@@ -11,8 +11,10 @@ from pathlib import Path
 import ibis.expr.types as ir
 import jinja2
 
+from connectors.tencent_push.report import SinkReport
 from pipelines.engine import Engine
 from pipelines.push import Push, PushResult
+from pipelines.push_progress import SHORTEST_RATE_SECONDS
 from pipelines.store import whole_file
 
 
@@ -85,16 +87,50 @@ def summary_text(sync: str, target: str, *, pushed: PushResult, groups: list[Fai
             f"    acknowledged  {tally.acknowledged:>12,}",
             f"    failed        {tally.changed - tally.acknowledged:>12,}   {tally.rejected:,} rejected, "
             f"{tally.errored:,} errored, {tally.not_attempted:,} not attempted",
+            f"    calls         {calls_text(pushed.reports[frame.account_type])}",
         ]
-    calls = sum(report.calls.total() for report in pushed.reports.values())
-    seconds = sum(report.seconds for report in pushed.reports.values())
-    lines.append(f"  calls           {calls:>12,}   in {seconds:.1f} s")
+    lines += [f"  {name:<16}{count:>12,}   {text}" for name, count, text in incidents(pushed)]
     if groups:
         lines.append("  failed rows by reason")
         lines += [_group_line(group) for group in groups]
     lines.append(f"  failed rows     {pushed.failed_rows}")
+    lines.append(f"  push calls      {pushed.push_calls}")
     lines += [f"  frame           {frame.path}" for frame in pushed.frames.frames]
     return "\n".join(lines)
+
+
+def calls_text(report: SinkReport) -> str:
+    """`624   in 6.4 s, 98 % of the quota; p50 52 ms, p99 80 ms`; a share of the quota only where it says something."""
+    text = f"{report.calls.total():>12,}"
+    if not report.calls.total():
+        return text
+    text += f"   in {report.seconds:.1f} s"
+    if report.seconds >= SHORTEST_RATE_SECONDS:
+        text += f", {report.quota_use * 100:.0f} % of the quota"
+    middle, slow = report.latencies.percentile(50), report.latencies.percentile(99)
+    if middle is not None and slow is not None:
+        text += f"; p50 {middle * 1000:.0f} ms, p99 {slow * 1000:.0f} ms"
+    return text
+
+
+def incidents(pushed: PushResult) -> list[tuple[str, int, str]]:
+    """What did not go as it always does, and harmed nothing: (name, count, what it means)."""
+    reports = pushed.reports.values()
+    found = [
+        ("withheld", sum(pushed.withheld.values()), "refused before and unchanged since, so not sent; see `replay`"),
+        ("sent again", sum(report.resent_rows for report in reports), "rows in calls after their first"),
+        (
+            "slow-downs",
+            sum(report.slow_downs for report in reports),
+            "calls refused for coming too often; the pace was lowered for a while",
+        ),
+        (
+            "taken over",
+            pushed.unsettled_calls,
+            "calls in flight when an earlier run was cut off; their rows were sent again",
+        ),
+    ]
+    return [incident for incident in found if incident[1]]
 
 
 def _group_line(group: FailedGroup) -> str:
@@ -117,6 +153,8 @@ def report_page(
         started=f"{started:%Y-%m-%d %H:%M (UTC%z)}",
         frames=pushed.frames,
         pushed=pushed,
+        calls=[(frame.account_type, calls_text(pushed.reports[frame.account_type])) for frame in pushed.frames.frames],
+        incidents=incidents(pushed),
         groups=groups,
     )
 

@@ -1,10 +1,24 @@
-"""Fixtures for every test: a real PostgreSQL server, started once and stopped at the end."""
+"""Fixtures for every test: the `--long` flag, and a real PostgreSQL server, started once and stopped at the end."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="the long forms of the proofs: more kills, more examples",
+    )
+
+
+@pytest.fixture(scope="session")
+def long_proofs(pytestconfig: pytest.Config) -> bool:
+    """Whether the long forms of the proofs were asked for. While tests are collected: `config.getoption("long")`."""
+    return bool(pytestconfig.getoption("long"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

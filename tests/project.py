@@ -13,10 +13,11 @@ _CREDENTIALS = ("TENCENT_PUSH_", "ATTRIBUTE_SYNC_", "DAGSTER_HOME", "PYTEST_")
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The copy at `folder`, with a Dagster history and a state folder of its own."""
+    """The copy at `folder`, with a Dagster history and a state folder of its own. `prefix` starts the commands."""
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     @classmethod
     def copy_to(cls, folder: Path) -> "Project":
@@ -36,14 +37,17 @@ class Project:
             raise ValueError(f"the example's YAML has no {old!r}")
         self.yaml.write_text(text.replace(old, new), encoding="utf-8")
 
+    def environment(self) -> dict[str, str]:
+        """This process's, without what would point elsewhere."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_CREDENTIALS)}
+        return {**kept, "XDG_STATE_HOME": str(self.folder / "state"), **self.environ}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`python <arguments>` in the copy."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_CREDENTIALS)}
-        environ = {**kept, "XDG_STATE_HOME": str(self.folder / "state"), **self.environ}
         return subprocess.Popen(
-            [sys.executable, *arguments],
+            [*self.prefix, sys.executable, *arguments],
             cwd=self.folder,
-            env=environ,
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -4,7 +4,7 @@ For tests of whole runs; it asserts nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,18 @@ def make_sync(folder: Path, attributes: Mapping[str, Any], *, name: str = "night
     return Sync(name, mapping_from(attributes), file, folder)
 
 
-def run(sync: Sync, *, instance: dg.DagsterInstance | None = None, definitions: dg.Definitions | None = None) -> Ran:
+def run(
+    sync: Sync,
+    *,
+    instance: dg.DagsterInstance | None = None,
+    definitions: dg.Definitions | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Ran:
     """Runs the whole sync; the environment is read as it is at this moment."""
     job = dg.Definitions.merge(definitions or build_definitions(sync), SHARED).resolve_job_def(sync.name)
-    if instance is not None:
-        return Ran(job.execute_in_process(instance=instance, raise_on_error=False, run_config=_QUIET), sync)
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        return Ran(job.execute_in_process(instance=ephemeral, raise_on_error=False, run_config=_QUIET), sync)
+    with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
+        result = job.execute_in_process(instance=used, raise_on_error=False, run_config=_QUIET, tags=dict(tags or {}))
+        return Ran(result, sync)
 
 
 _QUIET: dict[str, Any] = {"loggers": {"progress": {}}}

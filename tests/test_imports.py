@@ -17,7 +17,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     f"{PUSH}.errors": (f"{PUSH}.protocol",),
     f"{PUSH}.usersig": (),
     f"{PUSH}.pacing": (),
-    f"{PUSH}.client": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors", "usersig")),
+    f"{PUSH}.transport": (),
+    f"{PUSH}.client": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors", "usersig", "transport")),
     f"{PUSH}.settings": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors", "client")),
     f"{PUSH}.outcomes": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors")),
     f"{PUSH}.ledger": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors")),
@@ -27,7 +28,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     f"{PUSH}*": tuple(
         f"{PUSH}.{name}"
         for name in ("protocol", "errors", "usersig", "client", "pacing", "outcomes", "ledger", "calls", "batching",
-                     "report", "settling", "sink")
+                     "report", "settling", "stop_rules", "telling", "sink")
     ),
     "connectors.profiles*": ("connectors.profiles*",),
     "connectors": (),
@@ -37,12 +38,13 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
 # what only some may import: package from outside -> the modules that may
 CONFINED: Mapping[str, tuple[str, ...]] = {
     "dagster": ("pipelines*",),
-    "requests": (f"{PUSH}.client",),
-    "urllib3": (f"{PUSH}.client",),
+    "requests": (f"{PUSH}.transport",),
+    "urllib3": (f"{PUSH}.transport",),
     "duckdb": ("pipelines.engine", "connectors.profiles.duckdb_files"),
     "adbc_driver_manager": ("connectors.profiles.*",),
     "adbc_driver_postgresql": ("connectors.profiles.*",),
     "ibis": ("pipelines*",),
+    "rich": ("pipelines.live_bar",),
     "pytest": (),
     "hypothesis": (),
     "tests": (),
@@ -52,7 +54,9 @@ CONFINED: Mapping[str, tuple[str, ...]] = {
 WITHOUT_DAGSTER = tuple(
     f"pipelines.{name}"
     for name in ("accounts", "acknowledged", "engine", "errors", "extraction", "failed_rows", "frames", "preflight",
-                 "push", "read_back", "reasons", "store", "summary", "target", "values", "yaml_lines", "sample_*")
+                 "push", "read_back", "reasons", "store", "summary", "target", "values", "yaml_lines", "sample_*",
+                 "app_lock", "cancellation", "changes", "live_bar", "push_calls", "push_progress", "refusal_memory",
+                 "refusals", "tally")
 )  # fmt: skip
 
 

@@ -32,7 +32,9 @@ class Operation:
     failures: int = 0  # calls that ended without a decision about the row
     throttled: int = 0  # calls refused for coming too fast; not among the failures
     halvings: int = 0
-    first_sent_at: float = math.inf
+    narrowings: int = 0  # halvings of a call whose attempts were used up while others passed
+    attempts_since: float = math.inf  # when the attempts that count now began: the first call, or the last narrowing
+    blind_levels: int = 0  # narrowings since the API was last seen to answer others
     batch_id: str | None = None  # of the last call
     cause: Cause | None = None  # why the last call did not settle it
     maybe_written: bool = False  # by any of its calls
@@ -95,6 +97,7 @@ class Backlog:
         self._partial_batch_seconds = partial_batch_seconds
         self._fresh: dict[Command, deque[Operation]] = {command: deque() for command in WRITING_COMMANDS}
         self._fresh_since = dict.fromkeys(WRITING_COMMANDS, math.inf)
+        self._alone: dict[Command, deque[Operation]] = {command: deque() for command in WRITING_COMMANDS}
         self._waiting: dict[Command, list[_Waiting]] = {command: [] for command in WRITING_COMMANDS}
         self._sequence = 0
         self._held_back: dict[str, deque[Operation] | None] = {}  # by account; a key says that the account is taken
@@ -102,8 +105,13 @@ class Backlog:
 
     @property
     def fresh(self) -> int:
-        """Operations that were never sent and are not held back."""
+        """Operations that were never sent, are not held back and go in company."""
         return sum(len(queue) for queue in self._fresh.values())
+
+    @property
+    def alone(self) -> int:
+        """Operations that were never sent, are not held back and go alone."""
+        return sum(len(queue) for queue in self._alone.values())
 
     def add(self, operation: Operation) -> None:
         """A new change's first operation."""
@@ -131,11 +139,14 @@ class Backlog:
             self._queue(held_back.popleft())
 
     def resend(self, operations: list[Operation], *, due: float, attempt: int | None) -> None:
-        """Sent again no earlier than `due`. Rows refused one by one share a call with others of the same `attempt`;
-        None keeps them to themselves, as the halves of a refused call must be.
+        """Sent again from `due` on. Rows refused one by one join others of the same `attempt` that wait already, and
+        are due when those are; None keeps them to themselves, as the halves of a refused call must be. So does a
+        change that goes alone.
         """
         queue = self._waiting[operations[0].command]
         rest = operations
+        if operations[0].change.alone:
+            attempt = None
         if attempt is not None:
             for waiting in queue:
                 if waiting.attempt == attempt and len(waiting.operations) < self.batch_size:
@@ -149,7 +160,8 @@ class Backlog:
     def take(self, command: Command, *, partial: bool) -> list[Operation]:
         """The next batch that may leave now; nothing if there is none. What waited goes before what is new.
 
-        A batch of new operations is full, unless `partial` or its first one has been waiting for long.
+        A batch of new operations is full, unless `partial` or its first one has been waiting for long. One that goes
+        alone leaves when no full batch is ready: there is always company to be read until the memory for it is used up.
         """
         now = self._clock()
         waiting = self._waiting[command]
@@ -157,8 +169,11 @@ class Backlog:
             return self._take_waiting(waiting)
         queue = self._fresh[command]
         long = now - self._fresh_since[command] >= self._partial_batch_seconds
-        if not queue or not (len(queue) >= self.batch_size or partial or long):
-            return []
+        if not queue or not (len(queue) >= self.batch_size or long):
+            if self._alone[command]:
+                return [self._alone[command].popleft()]
+            if not (queue and partial):
+                return []
         taken = [queue.popleft() for _ in range(min(len(queue), self.batch_size))]
         self._fresh_since[command] = now if queue else math.inf
         return taken
@@ -166,7 +181,8 @@ class Backlog:
     def next_due(self, command: Command) -> float:
         """When `take` has more to give than now, if nothing else happens; infinity for never."""
         waiting = self._waiting[command]
-        return min(waiting[0].due if waiting else math.inf, self._fresh_since[command] + self._partial_batch_seconds)
+        fresh_due = self._fresh_since[command] + self._partial_batch_seconds if self._fresh[command] else math.inf
+        return min(waiting[0].due if waiting else math.inf, fresh_due)
 
     def drain(self) -> list[Operation]:
         """Everything that would still have to be sent; nothing is left, and no account is taken any more."""
@@ -175,14 +191,19 @@ class Backlog:
             for waiting in self._waiting[command]:
                 left += waiting.operations
             left += self._fresh[command]
+            left += self._alone[command]
             self._waiting[command].clear()
             self._fresh[command].clear()
+            self._alone[command].clear()
         for held_back in self._held_back.values():
             left += held_back or ()
         self._held_back.clear()
         return left
 
     def _queue(self, operation: Operation) -> None:
+        if operation.change.alone:
+            self._alone[operation.command].append(operation)
+            return
         queue = self._fresh[operation.command]
         if not queue:
             self._fresh_since[operation.command] = self._clock()

@@ -1,54 +1,53 @@
-"""One call in, one decoded reply out: the only importer of requests.
+"""One call in, one decoded reply out.
 
 Signs, addresses and sends a call, once. Nothing here retries, paces or decides what a reply means for a row. Whatever
 the network does is a `Fault` of the result; no text made here holds the signature, the key, an account or a value.
 """
 
 import ipaddress
-import logging
-import re
 import secrets
-import socket
-import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from http.cookiejar import DefaultCookiePolicy
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-
-import requests
-import requests.adapters
-import urllib3.exceptions
 
 from connectors.tencent_push import protocol
 from connectors.tencent_push.errors import CallRefusedError, SettingsError, TargetUnreachableError
 from connectors.tencent_push.protocol import AccountType, Command, Reply, RowError, UnreadableReply
+from connectors.tencent_push.transport import Fault, HttpResponse, RequestsTransport, Transport, TransportError
 from connectors.tencent_push.usersig import UserSigSource
+
+__all__ = [
+    "CallResult",
+    "Client",
+    "Credentials",
+    "Fault",
+    "HttpResponse",
+    "RequestsTransport",
+    "Transport",
+    "TransportError",
+    "checked_base_url",
+    "is_loopback",
+]
 
 _T = TypeVar("_T")
 
 
-class Fault(StrEnum):
-    """Why a call has no readable reply. Only after `connect_failed` is it certain that nothing was carried out."""
-
-    CONNECT_FAILED = "connect_failed"
-    TIMEOUT = "timeout"
-    BROKEN_CONNECTION = "broken_connection"
-    UNREADABLE_REPLY = "unreadable_reply"
-    HTTP_STATUS = "http_status"
-
-
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What became of one call: either a reply that could be read, or a fault with a short `detail` for people."""
+    """What became of one call: either a reply that could be read, or a fault with a short `detail` for people.
+
+    `waited_seconds`: of the latency, what passed between the request having left whole and its answer; None where
+    that is not known, or where no answer came.
+    """
 
     reply: Reply | None
     fault: Fault | None
     detail: str | None
     http_status: int | None
     latency_seconds: float
+    waited_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,105 +57,6 @@ class Credentials:
     sdkappid: int
     identifier: str = field(repr=False)
     secret_key: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
-    status: int
-    content: bytes = field(repr=False)
-
-
-class TransportError(Exception):
-    """No response could be had. Goes no further than `Client.call`, which turns it into a `CallResult`."""
-
-    def __init__(self, fault: Fault, detail: str) -> None:
-        self.fault = fault
-        self.detail = detail
-        super().__init__(detail)
-
-
-class Transport(Protocol):
-    """The network, as small as it can be replaced."""
-
-    def post(self, url: str, *, body: bytes) -> HttpResponse:
-        """One POST. Raises TransportError, whose text holds nothing of the URL's query or of the body."""
-
-    def close(self) -> None: ...
-
-
-class RequestsTransport:
-    """POSTs over kept-alive connections; safe to share between threads. Follows no redirect and never retries.
-
-    `read_timeout_seconds` bounds the wait for the next byte. Tencent itself gives up after 3 s and asks for a longer
-    time-out on this side (1047/34620). `use_environment`: proxies and a CA bundle named by the environment apply.
-    """
-
-    def __init__(
-        self,
-        *,
-        connect_timeout_seconds: float = 5.0,
-        read_timeout_seconds: float = 10.0,
-        pool_size: int = 64,
-        use_environment: bool = True,
-    ) -> None:
-        self._timeouts = (connect_timeout_seconds, read_timeout_seconds)
-        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
-        self._session = requests.Session()
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        self._session.trust_env = use_environment
-        self._session.auth = _no_authorization  # else ~/.netrc is read on every call, and sent
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        self._session.headers["Content-Type"] = "application/json"
-        _keep_queries_out_of_logs()
-
-    def post(self, url: str, *, body: bytes) -> HttpResponse:
-        try:
-            response = self._session.post(url, data=body, timeout=self._timeouts, allow_redirects=False)
-            return HttpResponse(response.status_code, response.content)
-        except (OSError, urllib3.exceptions.HTTPError) as error:  # requests' own errors are OSErrors
-            fault, detail = self._explain(error)
-        # Outside of `except`: the library's error holds the whole URL and must not hang on ours as its context.
-        raise TransportError(fault, detail)
-
-    def close(self) -> None:
-        self._session.close()
-
-    def _explain(self, error: Exception) -> tuple[Fault, str]:
-        causes = tuple(_causes(error))
-        for kinds, fault, detail in _FAULTS:
-            if any(isinstance(cause, kinds) for cause in causes):
-                return fault, detail.format(*self._timeouts)
-        tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-        if tls is not None:
-            return _explain_tls(tls)
-        if not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
-            return Fault.CONNECT_FAILED, "the CA bundle named by the environment cannot be read"
-        return Fault.BROKEN_CONNECTION, "the connection broke before the answer was complete"
-
-
-# What stands among an error's causes -> the fault and its words; the first row that fits counts.
-_FAULTS: tuple[tuple[tuple[type[BaseException], ...], Fault, str], ...] = (
-    (
-        (requests.exceptions.ProxyError, requests.exceptions.InvalidProxyURL, urllib3.exceptions.ProxyError),
-        Fault.CONNECT_FAILED,
-        "the proxy named by the environment could not be used",
-    ),
-    ((socket.gaierror,), Fault.CONNECT_FAILED, "the host's name could not be resolved"),
-    ((urllib3.exceptions.NewConnectionError,), Fault.CONNECT_FAILED, "no connection could be made"),
-    ((urllib3.exceptions.ConnectTimeoutError,), Fault.CONNECT_FAILED, "no connection within {0:g} s"),
-    (
-        (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, urllib3.exceptions.LocationValueError),
-        Fault.CONNECT_FAILED,
-        "the address, or a proxy's, is not valid",
-    ),
-    ((TimeoutError, urllib3.exceptions.TimeoutError), Fault.TIMEOUT, "no answer within {1:g} s"),
-    (
-        (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError),
-        Fault.UNREADABLE_REPLY,
-        "the body is not compressed as its header says",
-    ),
-)
 
 
 class Client:
@@ -205,14 +105,15 @@ class Client:
             response = self._transport.post(url, body=body)
         except TransportError as error:
             return CallResult(None, error.fault, error.detail, None, self._monotonic() - started)
-        latency_seconds = self._monotonic() - started
+        latency_seconds, waited_seconds = self._monotonic() - started, response.waited_seconds
         if response.status != 200:  # the API answers 200 whatever it says; all else is the way there: 1047/34620
             detail = f"HTTP {response.status}"
-            return CallResult(None, Fault.HTTP_STATUS, detail, response.status, latency_seconds)
+            return CallResult(None, Fault.HTTP_STATUS, detail, response.status, latency_seconds, waited_seconds)
         reply = protocol.decode_reply(response.content)
         if isinstance(reply, UnreadableReply):
-            return CallResult(None, Fault.UNREADABLE_REPLY, reply.why, response.status, latency_seconds)
-        return CallResult(reply, None, None, response.status, latency_seconds)
+            why = reply.why
+            return CallResult(None, Fault.UNREADABLE_REPLY, why, response.status, latency_seconds, waited_seconds)
+        return CallResult(reply, None, None, response.status, latency_seconds, waited_seconds)
 
     def renew_usersig(self) -> None:
         """A new signature for the calls from now on; those in flight keep the old one."""
@@ -315,57 +216,3 @@ def _names_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _no_authorization(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps: requests and urllib3 hand causes on as arguments, as `reason` or with `from`."""
-    yield error
-    for inner in (*error.args, getattr(error, "reason", None), error.__cause__):
-        if isinstance(inner, BaseException):
-            yield from _causes(inner)
-
-
-# Only a handshake gives these; any other TLS error may as well come after the request has left.
-_HANDSHAKE_REASONS = frozenset(
-    {
-        "SSLV3_ALERT_HANDSHAKE_FAILURE",
-        "TLSV1_ALERT_PROTOCOL_VERSION",
-        "TLSV1_UNRECOGNIZED_NAME",
-        "UNSUPPORTED_PROTOCOL",
-        "WRONG_VERSION_NUMBER",
-    }
-)
-
-
-def _explain_tls(error: ssl.SSLError) -> tuple[Fault, str]:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Fault.CONNECT_FAILED, "the host's TLS certificate is not trusted here"
-    if error.reason in _HANDSHAKE_REASONS:
-        return Fault.CONNECT_FAILED, "the host did not agree to TLS"
-    return Fault.BROKEN_CONNECTION, "the TLS connection broke"
-
-
-_QUERY = re.compile(r"\?[^\s\"']*")
-
-
-class _QueryDropper(logging.Filter):
-    """Replaces the query of every URL in a record: it holds the signature and the administrator's account."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _QUERY.sub("?...", record.getMessage()), None
-        return True
-
-
-_QUERY_DROPPER = _QueryDropper()
-
-
-def _keep_queries_out_of_logs() -> None:
-    """urllib3 logs the path and query of every request at DEBUG, and of broken replies at WARNING. A filter on the
-    logger itself comes before all handlers; adding it twice changes nothing.
-    """
-    for name in ("urllib3.connectionpool", "urllib3.util.retry", "urllib3.poolmanager"):
-        logging.getLogger(name).addFilter(_QUERY_DROPPER)

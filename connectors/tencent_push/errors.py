@@ -88,6 +88,7 @@ class CatalogueEntry:
     `stops_when_all_refused`: refusing every row with this code points at the app, not at the rows, and stops the run.
     `retryable`: pushing the same row again, unchanged, can succeed once what `fix` names has been done outside it.
     `maybe_written`: what was refused may nevertheless be stored, wholly or in part (undocumented, or a time-out).
+    `too_large`: the call was larger than the API takes, so the calls after it are smaller, too.
     """
 
     code: int
@@ -102,6 +103,7 @@ class CatalogueEntry:
     stops_when_all_refused: bool = False
     retryable: bool = True
     maybe_written: bool = False
+    too_large: bool = False
 
 
 _TABLE = "1047/34348"
@@ -155,6 +157,7 @@ def _row(
     all_refused_stops: bool = False,
     retryable: bool = False,
     maybe_written: bool = False,
+    too_large: bool = False,
 ) -> CatalogueEntry:
     """A call with this code is halved until the row that caused it stands alone; on a row it is final."""
     return CatalogueEntry(
@@ -168,6 +171,7 @@ def _row(
         stops_when_all_refused=all_refused_stops,
         retryable=retryable,
         maybe_written=maybe_written,
+        too_large=too_large,
     )
 
 
@@ -243,16 +247,17 @@ _ROWS = (
                    _REPORT, _TABLE, split_levels=1, stops_when_exhausted=True, retryable=False),
     _row(60015, "The account was not sent as text.", _REPORT),
     _row(70107, "Tencent does not know this account.", _IMPORT, reason=Reason.ACCOUNT_UNKNOWN, retryable=True),
-    _row(70206, "The call holds a wrong number of rows.", _SMALLER, source=_OLDER, retryable=True),
+    _row(70206, "The call holds a wrong number of rows.", _SMALLER, source=_OLDER, retryable=True,
+         too_large=True),
     _row(70399, "The account was deleted and cannot come back for three months.",
          "Wait until they are over, or ask Tencent's support.", reason=Reason.ACCOUNT_UNKNOWN, retryable=True),
     _row(70402, "A field of the row is missing or not allowed.", "Check the account and its values for unusual text."),
-    _row(80002, "The call is larger than the API takes.", _SMALLER),
+    _row(80002, "The call is larger than the API takes.", _SMALLER, too_large=True),
     _row(90001, "The API could not read the row, or a field has the wrong type.",
          "Check the row for unusual characters; if every row is refused, report it.", all_refused_stops=True),
     _row(90003, "The row names no account.", "Check the account column of the source."),
     _row(90012, "The account is not registered with the app.", _IMPORT, reason=Reason.ACCOUNT_UNKNOWN, retryable=True),
-    _row(90018, "The call holds more accounts than the API takes.", _SMALLER, retryable=True),
+    _row(90018, "The call holds more accounts than the API takes.", _SMALLER, retryable=True, too_large=True),
     _row(90030, "The value is empty or longer than 50 UTF-8 bytes.", "Shorten the value in the source.", source=_OLDER),
     _row(90033, "An attribute is not declared for the app, or its value is not allowed.",
          "Declare the attribute (`python -m connectors.tencent_push declare NAME`) or correct the value.",
@@ -262,8 +267,8 @@ _ROWS = (
          "correct an account that is of the other kind.",
          reason=Reason.ATTRIBUTE_WRONG_ACCOUNT_TYPE, source="1047/60565", all_refused_stops=True, maybe_written=True),
     _row(90048, "The account does not exist.", _IMPORT, reason=Reason.ACCOUNT_UNKNOWN, source=_PUSH, retryable=True),
-    _row(90056, "The call is larger than the API takes.", _SMALLER, source=_PUSH),
-    _row(93000, "The call is larger than the API takes.", _SMALLER),
+    _row(90056, "The call is larger than the API takes.", _SMALLER, source=_PUSH, too_large=True),
+    _row(93000, "The call is larger than the API takes.", _SMALLER, too_large=True),
 )
 # fmt: on
 

@@ -11,7 +11,7 @@ synced before the next one is begun, so only the last line can be torn.
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,15 @@ class Sent:
 class Settled:
     """What the API said of a batch: numbers acknowledged, and those that may be written although nothing said so.
 
-    The batch's other numbers were not written.
+    The batch's other numbers were not written. `refused`: which numbers were rejected for good, by the ErrorCode and
+    whether it stood on the whole call; such a number may be `maybe_written` as well.
     """
 
     batch_id: str
     command: Command
     acknowledged: Sequence[int] = ()
     maybe_written: Sequence[int] = ()
+    refused: Mapping[tuple[int, bool], Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,15 @@ class LedgerContents:
 
     `acknowledged`: some call was answered with their success. `uncertain`: not acknowledged, but some call may have
     written them, or was sent and never settled. All others are as they were before.
+    `refused`: by the ErrorCode that rejected them last and whether it stood on the whole call; a number stands in one
+    of them at most, and in none if it was acknowledged as well.
     `torn_bytes`: an unfinished last write, which no call has left on the strength of.
     """
 
     header: Mapping[str, Any]
     acknowledged: Mapping[Command, Numbers]
     uncertain: Mapping[Command, Numbers]
+    refused: Mapping[Command, Mapping[tuple[int, bool], Numbers]]
     torn_bytes: int
     unsettled_calls: int
 
@@ -135,15 +140,7 @@ class Ledger:
         """On return everything is on disk; if it raises, none of it counts as recorded."""
         frame = {
             "sent": [[call.batch_id, _COMMANDS[call.command], _to_ranges(call.numbers)] for call in sent],
-            "settled": [
-                [
-                    call.batch_id,
-                    _COMMANDS[call.command],
-                    _to_ranges(call.acknowledged),
-                    _to_ranges(call.maybe_written),
-                ]
-                for call in settled
-            ],
+            "settled": [_settled_entry(call) for call in settled],
         }
         filled = {kind: calls for kind, calls in frame.items() if calls}
         if filled:
@@ -198,14 +195,17 @@ def read_ledger(path: Path) -> LedgerContents:
         raise LedgerError(f"The ledger {path} has no header: it is not a ledger, or its very first write was cut off.")
     acknowledged: dict[Command, list[int]] = {command: [] for command in _COMMANDS}
     maybe_written: dict[Command, list[int]] = {command: [] for command in _COMMANDS}
+    refused: dict[Command, list[tuple[tuple[int, bool], list[int]]]] = {command: [] for command in _COMMANDS}
     open_calls: dict[str, tuple[Command, list[int]]] = {}
     for frame in frames:
         for batch_id, short, ranges in frame.get("sent", ()):
             open_calls[batch_id] = (_COMMAND_OF[short], ranges)
-        for batch_id, short, yes, maybe in frame.get("settled", ()):
+        for batch_id, short, yes, maybe, *rest in frame.get("settled", ()):  # refusals stand in it where there are any
             open_calls.pop(batch_id, None)
             acknowledged[_COMMAND_OF[short]] += yes
             maybe_written[_COMMAND_OF[short]] += maybe
+            for code, whole, ranges in rest[0] if rest else ():
+                refused[_COMMAND_OF[short]].append(((code, whole), ranges))
     for command, ranges in open_calls.values():
         maybe_written[command] += ranges
     proven = {command: _from_ranges(ranges) for command, ranges in acknowledged.items()}
@@ -213,9 +213,27 @@ def read_ledger(path: Path) -> LedgerContents:
         header=first["header"],
         acknowledged=proven,
         uncertain={c: np.setdiff1d(_from_ranges(r), proven[c], assume_unique=True) for c, r in maybe_written.items()},
+        refused={command: _last_words(entries, proven[command]) for command, entries in refused.items()},
         torn_bytes=scan.torn_bytes,
         unsettled_calls=len(open_calls),
     )
+
+
+def _last_words(
+    entries: Sequence[tuple[tuple[int, bool], list[int]]], acknowledged: Numbers
+) -> dict[tuple[int, bool], Numbers]:
+    """What refused each number last, in the order of the file; nothing about numbers that were acknowledged."""
+    if not entries:
+        return {}
+    causes = list(dict.fromkeys(cause for cause, _ in entries))
+    parts = [_from_ranges(ranges) for _, ranges in entries]
+    which = np.repeat([causes.index(cause) for cause, _ in entries], [part.size for part in parts])
+    newest_first = np.concatenate(parts)[::-1]
+    numbers, at = np.unique(newest_first, return_index=True)
+    last = which[::-1][at]
+    open_still = np.isin(numbers, acknowledged, assume_unique=True, invert=True)
+    found = {cause: numbers[open_still & (last == index)] for index, cause in enumerate(causes)}
+    return {cause: refused for cause, refused in found.items() if refused.size}
 
 
 @dataclass(slots=True)
@@ -279,6 +297,18 @@ def _write_all(descriptor: int, line: bytes) -> None:
     rest = memoryview(line)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def _settled_entry(call: Settled) -> list[Any]:
+    entry = [
+        call.batch_id,
+        _COMMANDS[call.command],
+        _to_ranges(call.acknowledged),
+        _to_ranges(call.maybe_written),
+    ]
+    if call.refused:
+        entry.append([[code, whole, _to_ranges(numbers)] for (code, whole), numbers in call.refused.items()])
+    return entry
 
 
 def _to_ranges(numbers: Sequence[int]) -> list[int]:

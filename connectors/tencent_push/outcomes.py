@@ -16,12 +16,16 @@ from connectors.tencent_push.protocol import Command, Reply, RowError
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One row of a frame: what to set and to remove for one account. `number` is the row's, from 0."""
+    """One row of a frame: what to set and to remove for one account. `number` is the row's, from 0.
+
+    `alone`: it was the reason of a whole call's refusal before, so it is sent in a call of its own.
+    """
 
     number: int
     account: str = field(repr=False)
     set: Mapping[str, str] = field(repr=False)
     remove: tuple[str, ...] = ()
+    alone: bool = False
 
 
 class OutcomeKind(StrEnum):
@@ -44,6 +48,7 @@ class Refusal:
     `info` is Tencent's own text; it may quote an account or a value, so it belongs in failed rows and in no log.
     `maybe_written`: one of the calls may have stored the row, wholly or in part, although none acknowledged it.
     `batch_id` and `http_status` are those of the last call; all are None, and `call_attempts` 0, if there was none.
+    `whole`: the last call was refused as one, by the reply's own code, and not row by row.
     """
 
     command: Command
@@ -56,6 +61,7 @@ class Refusal:
     call_attempts: int
     failed_at: datetime
     maybe_written: bool
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,8 @@ class Cause:
     info: str | None = field(default=None, repr=False)
     split_levels: int | None = None  # of a call refused whole; None: until the row stands alone
     stops: StopCause | None = None  # set where a call's used-up attempts end the run, not its rows alone
+    whole: bool = False  # the code stood on the call, not on the row
+    narrows: bool = False  # it may be one row's doing: a call whose attempts are used up is halved while others pass
 
 
 class CallAnswer(Protocol):
@@ -196,6 +204,8 @@ def _settle_refused_call(accounts: tuple[str, ...], reply: Reply, http_status: i
         _row_cause(entry, reply.info, http_status),
         split_levels=entry.split_levels,
         stops=stop_cause(entry) if entry.stops_when_exhausted else None,
+        whole=True,
+        narrows=entry.on_call is Action.RESEND and not entry.stops_when_exhausted,
     )
     rows = dict.fromkeys(accounts, cause)
     match entry.on_call:

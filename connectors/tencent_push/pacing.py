@@ -7,23 +7,31 @@ seconds of one monotonic clock.
 import heapq
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from threading import Lock
 
 Clock = Callable[[], float]
 
 QUOTA_SHARE = 0.99  # of the quota, evenly: what clocks that differ by a percent leave room for
-EARLY_RETURN_SHARE = 0.95  # of the smallest round trip; the rest is for what was measured around the wire
-MAX_EARLY_RETURN_SECONDS = 0.5  # a round trip beyond this is mostly waiting, and says little about the way there
-ROUND_TRIP_WINDOW_SECONDS = 10.0  # how long the smallest round trip is believed, at least; networks change
-ROUND_TRIPS_NEEDED = 20  # fewer may all have been held up, and say nothing of the smallest
+UNSTEADY_SHARE = 0.983  # where answers vary, so that a call may be late by twice as much before it crowds a second
+EXCESS_SECONDS = 0.008  # what answers may take beyond the allowance, on average: it costs as much of the permits' time
+LONGEST_ALLOWANCE_SECONDS = 1.0  # more would free no permit earlier
+ANSWERS_REMEMBERED = 500  # a few seconds of them: networks change
+ANSWERS_BELIEVED_SECONDS = 20.0
+ANSWERS_NEEDED = 20  # fewer may all have been held up, and say nothing of the others
 CATCH_UP_SECONDS = 0.1  # slots missed by a stalled machine are made up for no further back than this
 
-SLOW_DOWN_FACTOR = 0.7
+SLOW_DOWN_FACTOR = 0.9  # a network's jitter can crowd a second now and then: a few calls of it are refused
+SLOW_DOWN_MUCH_FACTOR = 0.7  # when many are, or it happens again: others use the quota, too
+MANY_REFUSED = 5  # calls, within the rest
+SLOW_DOWN_AGAIN_SECONDS = 10.0
 SLOWEST_SHARE = 0.05
 SLOW_DOWN_PAUSE_SECONDS = 2.0  # at the lower pace, before it begins to recover
-RECOVERY_SHARE_PER_SECOND = 0.02
+RECOVERY_SHARE_PER_SECOND = 0.05
+NEAR_REFUSED_SHARE = 0.95  # of the pace that was refused last: from there on the pace recovers with care
+CAREFUL_SHARE_PER_SECOND = 0.01
 SLOW_DOWN_REST_SECONDS = 1.0  # refusals of the same second are one piece of news
 
 
@@ -35,13 +43,22 @@ class Permit:
 
 
 class Pacer:
-    """At most `calls_per_second` calls of one command arrive in any second, whatever the network's delay.
+    """At most `calls_per_second` calls of one command arrive in any second, however late they leave this machine.
 
-    Two rules together. Calls leave evenly at 99 % of the quota. And there are `calls_per_second` permits: one is free
-    again `1 s - 0.95 x the smallest recent round trip` after its call's answer. A call has arrived before its answer
-    comes back, and the next one with its permit arrives no sooner than the way there takes, so two arrivals with one
-    permit are at least a second apart as long as the way there takes no less than it did. Below one call a second,
-    the even spacing alone decides. Safe to share between threads.
+    Two rules together. Calls leave evenly at 99 % of the quota (98.3 % where answers vary much). And there are
+    `calls_per_second` permits. A call's permit is free again one second after the call had left whole, and later by
+    what its answer took beyond the allowance; where it is not known when the call left, or no answer came, one second
+    after its end.
+
+    So two arrivals with one permit are at least a second apart if the first call's way there took as long as the
+    second's: stalls of this machine and new connections end before a call has left. They are so, too, if the first one
+    was late by any time on its way, as long as the rest of its round trip took no less than the allowance. That is
+    always so while answers keep within about `EXCESS_SECONDS` of the fastest one, for the allowance is then below the
+    fastest. With more jitter the allowance lies as little above it as the pace needs, and calls that are late by less
+    than that difference, but by more than the even spacing leaves room for (17 ms), can crowd a second: no sender that
+    waits for answers can tell them from slow answers.
+
+    Below one call a second, the even spacing alone decides. Safe to share between threads.
     """
 
     def __init__(self, calls_per_second: float, *, clock: Clock = time.monotonic) -> None:
@@ -52,11 +69,13 @@ class Pacer:
         self._calls_per_second = calls_per_second
         self._permits = max(1, math.floor(calls_per_second))
         self._unanswered: set[Permit] = set()
-        self._answered_at: list[float] = []  # heap: of the calls whose permits are not free again yet
+        self._held: list[_Held] = []  # heap: the permits of calls that have ended, by when they are free again
         self._next_slot = clock()
-        self._round_trips = _SmallestOfLate(ROUND_TRIP_WINDOW_SECONDS, needed=ROUND_TRIPS_NEEDED)
+        self._allowance = _Allowance()
         self._slowed_at = -math.inf
         self._slowed_share = 1.0
+        self._refused_share = 1.0  # in use when the API last said that calls come too fast
+        self._refused_calls = 0  # for that one reason
 
     def ready_at(self) -> float:
         """When the next call may leave; infinity while only an answer can free a permit."""
@@ -74,50 +93,67 @@ class Pacer:
             self._next_slot = max(self._next_slot, now - CATCH_UP_SECONDS) + self._interval(now)
             return permit
 
-    def answered(self, permit: Permit, *, at: float | None = None, round_trip: bool = True) -> None:
+    def answered(self, permit: Permit, *, at: float | None = None, waited_seconds: float | None = None) -> None:
         """The call has ended; saying so twice changes nothing.
 
-        `round_trip` is False where no answer came: a refused connection took no way there.
+        `waited_seconds`: from when the call had left whole to its answer; None where that is not known, or where no
+        answer came.
         """
         now = self._clock() if at is None else at
         with self._lock:
             if permit not in self._unanswered:
                 return
-            if round_trip:
-                self._round_trips.add(now - permit.sent_at, now)
             self._unanswered.discard(permit)
-            heapq.heappush(self._answered_at, now)
+            heapq.heappush(self._held, _Held.until(self._allowance.seconds, now, waited_seconds))
+            if waited_seconds is not None and self._allowance.add(waited_seconds, now):
+                self._held = [_Held.until(self._allowance.seconds, held.ended_at, held.waited) for held in self._held]
+                heapq.heapify(self._held)
 
     def slow_down(self) -> None:
-        """The API said that calls come too fast: the pace falls at once, and recovers over the next half minute."""
+        """The API said that calls come too fast: the pace falls at once, more if it fell of late. It recovers within
+        seconds to near the pace that was refused, and goes beyond that slowly.
+        """
         now = self._clock()
         with self._lock:
-            if now - self._slowed_at < SLOW_DOWN_REST_SECONDS:
+            passed_seconds = now - self._slowed_at
+            if passed_seconds < SLOW_DOWN_REST_SECONDS:
+                self._refused_calls += 1
+                if self._refused_calls == MANY_REFUSED:
+                    self._slow_to(self._refused_share * SLOW_DOWN_MUCH_FACTOR, now)
                 return
-            self._slowed_share = max(SLOWEST_SHARE, self._share(now) * SLOW_DOWN_FACTOR)
+            self._refused_calls = 1
+            self._refused_share = self._share(now)
             self._slowed_at = now
-            self._next_slot = max(self._next_slot, now + self._interval(now))
+            is_again = passed_seconds < SLOW_DOWN_AGAIN_SECONDS
+            self._slow_to(self._refused_share * (SLOW_DOWN_MUCH_FACTOR if is_again else SLOW_DOWN_FACTOR), now)
 
     def share(self) -> float:
         """The part of the quota in use now: 1 unless `slow_down` was called of late."""
         with self._lock:
             return self._share(self._clock())
 
+    def _slow_to(self, share: float, now: float) -> None:
+        self._slowed_share = max(SLOWEST_SHARE, share)
+        self._next_slot = max(self._next_slot, now + self._interval(now))
+
     def _ready_at(self, now: float) -> float:
-        # The hold is worked out now, not at the answer: the first calls, slow to connect, must not shorten it for long.
-        hold = 1.0 - min(MAX_EARLY_RETURN_SECONDS, EARLY_RETURN_SHARE * self._round_trips.smallest(now))
-        while self._answered_at and self._answered_at[0] + hold <= now:
-            heapq.heappop(self._answered_at)
-        if len(self._unanswered) + len(self._answered_at) < self._permits:
+        while self._held and self._held[0].free_at <= now:
+            heapq.heappop(self._held)
+        if len(self._unanswered) + len(self._held) < self._permits:
             return self._next_slot
-        return max(self._next_slot, self._answered_at[0] + hold) if self._answered_at else math.inf
+        return max(self._next_slot, self._held[0].free_at) if self._held else math.inf
 
     def _interval(self, now: float) -> float:
-        return 1.0 / (QUOTA_SHARE * self._calls_per_second * self._share(now))
+        share = QUOTA_SHARE if self._allowance.is_steady else UNSTEADY_SHARE
+        return 1.0 / (share * self._calls_per_second * self._share(now))
 
     def _share(self, now: float) -> float:
         recovering_seconds = max(0.0, now - self._slowed_at - SLOW_DOWN_PAUSE_SECONDS)
-        return min(1.0, self._slowed_share + recovering_seconds * RECOVERY_SHARE_PER_SECOND)
+        near = max(self._slowed_share, NEAR_REFUSED_SHARE * self._refused_share)
+        careful_seconds = recovering_seconds - (near - self._slowed_share) / RECOVERY_SHARE_PER_SECOND
+        if careful_seconds <= 0:
+            return self._slowed_share + recovering_seconds * RECOVERY_SHARE_PER_SECOND
+        return min(1.0, near + careful_seconds * CAREFUL_SHARE_PER_SECOND)
 
 
 class Quota:
@@ -159,29 +195,55 @@ class Backoff:
         return min(random() * bound, left_seconds)
 
 
-class _SmallestOfLate:
-    """The smallest number added in the last one to two windows; 0 while there are fewer than `needed`."""
+@dataclass(frozen=True, slots=True, order=True)
+class _Held:
+    """The permit of a call that has ended; `waited` for its answer, in seconds."""
 
-    def __init__(self, window_seconds: float, *, needed: int) -> None:
-        self._window_seconds = window_seconds
-        self._needed = needed
-        self._since = -math.inf
-        self._now = self._before = (math.inf, 0)  # smallest, how many
+    free_at: float
+    ended_at: float
+    waited: float | None = field(compare=False)
 
-    def add(self, number: float, now: float) -> None:
-        self._turn(now)
-        smallest, count = self._now
-        self._now = (min(smallest, number), count + 1)
+    @classmethod
+    def until(cls, allowance_seconds: float, ended_at: float, waited: float | None) -> "_Held":
+        beyond = 0.0 if waited is None else -min(waited, allowance_seconds)
+        return cls(ended_at + beyond + 1.0, ended_at, waited)
 
-    def smallest(self, now: float) -> float:
-        self._turn(now)
-        if self._now[1] + self._before[1] < self._needed:
-            return 0.0
-        return max(0.0, min(self._now[0], self._before[0]))
 
-    def _turn(self, now: float) -> None:
-        passed_seconds = now - self._since
-        if passed_seconds >= self._window_seconds:
-            self._before = self._now if passed_seconds < 2 * self._window_seconds else (math.inf, 0)
-            self._now = (math.inf, 0)
-            self._since = now
+class _Allowance:
+    """How long an answer may take before its permit is held for longer: the least that answers of late exceeded by
+    `EXCESS_SECONDS` on average; nothing while there are too few.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.is_steady = True  # no answer of late came sooner than the allowance
+        self._answers: deque[tuple[float, float]] = deque(maxlen=ANSWERS_REMEMBERED)  # when, and after how long
+        self._added = 0
+
+    def add(self, waited_seconds: float, now: float) -> bool:
+        """Whether the allowance has changed. It is worked out anew every few answers: sorting them has its price."""
+        self._answers.append((now, waited_seconds))
+        self._added += 1
+        if self._added % (ANSWERS_NEEDED // 2):
+            return False
+        while self._answers[0][0] < now - ANSWERS_BELIEVED_SECONDS:
+            self._answers.popleft()
+        before, self.seconds = self.seconds, 0.0
+        waits = [waited for _, waited in self._answers]
+        if len(waits) >= ANSWERS_NEEDED:
+            self.seconds = least_exceeded(waits, by=EXCESS_SECONDS)
+            self.is_steady = self.seconds <= min(waits)
+        return self.seconds != before
+
+
+def least_exceeded(numbers: Sequence[float], *, by: float) -> float:
+    """The bound, from 0 to the longest allowance, that the numbers exceed by `by` on average."""
+    allowed = by * len(numbers)
+    ordered = sorted(numbers, reverse=True)
+    above = 0.0
+    for count, (number, following) in enumerate(zip(ordered, [*ordered[1:], -math.inf], strict=True), start=1):
+        above += number
+        bound = (above - allowed) / count
+        if bound >= following:
+            break
+    return min(LONGEST_ALLOWANCE_SECONDS, max(0.0, bound))

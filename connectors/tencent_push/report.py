@@ -6,6 +6,7 @@ Counts, codes and seconds only: no account, value or text of Tencent's stands he
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from connectors.tencent_push.errors import Reason
@@ -52,18 +53,19 @@ class Latencies:
 class SinkReport:
     """The sum of `changes` is the number of outcomes yielded; `resent_rows` counts rows of calls after their first.
 
-    `refusals` counts commands that were not acknowledged, so a change can stand in it twice. `stop` is set when the run
-    stopped before everything was sent.
+    `refusals` counts commands that were not acknowledged, by reason and ErrorCode, so a change can stand in it twice.
+    `stop` is set when the run stopped before everything was sent. `quota` is in calls per second, for each command.
     """
 
     calls: Counter[Command] = field(default_factory=Counter)
     changes: Counter[OutcomeKind] = field(default_factory=Counter)
-    refusals: Counter[Reason] = field(default_factory=Counter)
+    refusals: Counter[tuple[Reason, int | None]] = field(default_factory=Counter)
     resent_rows: int = 0
     slow_downs: int = 0
     waits_seconds: defaultdict[WaitCause, float] = field(default_factory=lambda: defaultdict(float))
     latencies: Latencies = field(default_factory=Latencies)
     seconds: float = 0.0
+    quota: float = 0.0
     stop: StopCause | None = None
 
     @property
@@ -71,16 +73,47 @@ class SinkReport:
         """Of all commands together, over the whole push."""
         return self.calls.total() / self.seconds if self.seconds else 0.0
 
+    @property
+    def quota_use(self) -> float:
+        """The share of the quota that the busiest command had over the whole push; the others' has no part in it."""
+        return busiest(self.calls) / (self.seconds * self.quota) if self.seconds and self.quota else 0.0
+
     def count(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             self.changes[outcome.kind] += 1
             for refusal in outcome.refusals:
-                self.refusals[refusal.reason] += 1
+                self.refusals[refusal.reason, refusal.code] += 1
+
+
+def busiest(calls: Counter[Command]) -> int:
+    """The calls of the command that had the most: limits are counted per command."""
+    return max(calls.values(), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class PushCall:
+    """One call that has ended. `sent_at` is in UTC.
+
+    `attempt` is the largest number of calls that any of its rows has been in, this one included. `code` is the reply's
+    ErrorCode, 0 for OK, and None where no reply could be read; `fault` is set exactly there. `refused_rows` are those
+    that it did not acknowledge, for whatever reason.
+    """
+
+    batch_id: str
+    command: Command
+    rows: int
+    attempt: int
+    sent_at: datetime
+    latency_seconds: float
+    http_status: int | None
+    fault: str | None
+    code: int | None
+    refused_rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a push. `calls_per_second` is that of the `period_seconds` since the progress before."""
+    """A moment of a push. `calls_per_second` and `quota_use` are of the `period_seconds` since the progress before."""
 
     seconds: float
     period_seconds: float
@@ -90,3 +123,6 @@ class Progress:
     resent_rows: int
     in_flight: int
     quota_share: float  # below 1 while the pace is lowered after `slow_down`
+    quota_use: float  # of the busiest command
+    failures: dict[tuple[Reason, int | None], int]  # commands not acknowledged so far, by reason and ErrorCode
+    slow_downs: int

@@ -4,6 +4,7 @@ Works on the backlog and on lists that the sink takes from; nothing here sends, 
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,32 +16,40 @@ from connectors.tencent_push.outcomes import Cause, Change, Outcome, OutcomeKind
 from connectors.tencent_push.pacing import Backoff
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL
 from connectors.tencent_push.report import SinkReport
+from connectors.tencent_push.stop_rules import AllRefused, ErroredInARow, TooManyFailed
 
 _BACKOFF = Backoff()
 _THROTTLED_BACKOFF = Backoff(attempts=12)
-
-# A call with one of these was too large as a whole; the calls after it are smaller, too.
-TOO_LARGE_CODES = frozenset({70206, 80002, 90018, 90056, 93000})
+_NARROWED_BACKOFF = Backoff(attempts=2)
+BLIND_LEVELS = 2  # of halves, where no other call is left to show whether the API works
 
 
 @dataclass(frozen=True, slots=True)
 class SinkSettings:
     """Bounds of a push. Calls refused for coming too fast have attempts of their own: they are part of normal life.
+    So have the halves of a call whose attempts were used up while others passed.
 
-    `errored_batches_in_a_row` and `all_refused_rows` stop the run: the first many batches given up without the API
-    deciding about a single row; the first many rows all rejected with one code that points at the app.
+    These stop the run: so many batches in a row given up without the API deciding about a single row; the first many
+    rows all rejected with one code that points at the app; a larger share of rejected and errored changes than
+    `max_failed_fraction` (None: any share is taken), once that many have settled.
     """
 
     batch_size: int = MAX_ACCOUNTS_PER_CALL
-    max_in_flight: int = 64
+    max_in_flight: int = (
+        256  # two commands at 100 calls/s each and a second's round trip fit; threads are made as needed
+    )
     backoff: Backoff = _BACKOFF
     throttled_backoff: Backoff = _THROTTLED_BACKOFF
+    narrowed_backoff: Backoff = _NARROWED_BACKOFF
+    narrowed_batches: int = 50  # more than these are not a few odd rows, and halving them all would only cost calls
     errored_batches_in_a_row: int = 20
     all_refused_rows: int = 1000
+    max_failed_fraction: float | None = None
+    max_failed_fraction_rows: int = 1000
     staged_seconds: float = 0.05  # batches are recorded this far ahead of their calls, several with one sync
     flush_seconds: float = 0.1  # what settled becomes durable, and is yielded, at least this often
     partial_batch_seconds: float = 1.0  # how long new operations wait for their batch to be full
-    landing_seconds: float = 20.0  # how long an interrupted push waits for its calls: longer than their time-outs
+    landing_seconds: float = 35.0  # how long an interrupted push waits for its calls: longer than their time-outs
     progress_seconds: float = 2.0
 
     def __post_init__(self) -> None:
@@ -48,6 +57,8 @@ class SinkSettings:
             raise ValueError(f"batch_size is {self.batch_size}; a call takes 1 to {MAX_ACCOUNTS_PER_CALL} accounts")
         if self.max_in_flight < 1:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; it must be at least 1")
+        if self.max_failed_fraction is not None and not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError(f"max_failed_fraction is {self.max_failed_fraction}; it is a share, from 0 to 1")
 
 
 class Settler:
@@ -69,9 +80,12 @@ class Settler:
         self._renew_usersig = renew_usersig
         self._random = random
         self._now = now
-        self._errored_in_a_row = 0
-        self._refused_alike: tuple[int | None, int] = (None, 0)  # the one code that rejected all so far, and how many
-        self._refused_unlike = False
+        self._errored_in_a_row = ErroredInARow(settings.errored_batches_in_a_row)
+        self._all_refused = AllRefused(settings.all_refused_rows)
+        self._too_many_failed = TooManyFailed(settings.max_failed_fraction, rows=settings.max_failed_fraction_rows)
+        self._refused: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)  # by the call that is being settled
+        self._answered_at = -math.inf  # when the API last decided about a row
+        self._narrowed_batches = 0
         self._usersig_works = False
         self.usersig_number = 0  # of the signature in use; a call remembers the one it began with
         self.outcomes: list[Outcome] = []
@@ -83,7 +97,9 @@ class Settler:
         return self.ending or self._report.stop is not None
 
     def stop(self, cause: StopCause) -> None:
-        """Nothing more is sent. The first cause is the one that counts."""
+        """Nothing more is sent. The first cause is the one that counts. Sets nothing but that, so that a signal's
+        handler may call it at any moment.
+        """
         if self._report.stop is None:
             self._report.stop = cause
 
@@ -94,7 +110,7 @@ class Settler:
             if operation.calls:
                 self._report.resent_rows += 1
             else:
-                operation.first_sent_at = at
+                operation.attempts_since = at
             operation.calls += 1
             operation.batch_id = batch.batch_id
 
@@ -106,16 +122,19 @@ class Settler:
 
     def without_operation(self, change: Change) -> None:
         """A change that asks for nothing is as it should be."""
-        self.outcomes.append(Outcome.of(change, ()))
+        self._conclude(Outcome.of(change, ()))
 
     def apply(self, batch: Batch, settlement: Settlement, *, at: float, usersig_number: int) -> None:
         """The batch's call has ended; `usersig_number` is of the signature in use when it began."""
         operations = {operation.change.account: operation for operation in batch.operations}
-        self._note(batch, settlement, operations)
+        maybe_written = self._note(settlement, operations)
         if settlement.stop is not None:
             self.stop(settlement.stop)
         if settlement.answered:
+            self._answered_at = at
             self._usersig_works = self._usersig_works or usersig_number == self.usersig_number
+        if settlement.acknowledged:
+            self._all_refused.acknowledged()
         for account in settlement.acknowledged:
             self._finish(operations[account], operations[account].refusals)
         for account in settlement.rejected:
@@ -129,15 +148,18 @@ class Settler:
             kept = self._resend_signed_anew(resend, at=at, usersig_number=usersig_number)
         else:
             kept = self._resend(resend, whole=settlement.whole, at=at, chance=self._random())
-        self._watch(settlement, kept=kept)
+        self._stop_if(self._errored_in_a_row.ended(settlement, given_up=not kept))
+        acknowledged = [operations[account].change.number for account in settlement.acknowledged]
+        refused, self._refused = dict(self._refused), defaultdict(list)
+        self.settled.append(Settled(batch.batch_id, batch.command, acknowledged, maybe_written, refused))
 
     def give_up(self, operation: Operation) -> None:
         """The run stops before the operation could be (re)sent."""
         kind = OutcomeKind.ERRORED if operation.cause else OutcomeKind.NOT_ATTEMPTED
         self._refuse(operation, kind)
 
-    def _note(self, batch: Batch, settlement: Settlement, operations: Mapping[str, Operation]) -> None:
-        """For the record, and for the refusal that each row may end in."""
+    def _note(self, settlement: Settlement, operations: Mapping[str, Operation]) -> list[int]:
+        """Why each row was not acknowledged, for the refusal that it may end in; the numbers that may be written."""
         maybe_written = []
         for rows in (settlement.rejected, settlement.errored, settlement.resend, settlement.split):
             for account, cause in rows.items():
@@ -146,27 +168,60 @@ class Settler:
                 if cause.maybe_written:
                     operation.maybe_written = True
                     maybe_written.append(operation.change.number)
-        acknowledged = [operations[account].change.number for account in settlement.acknowledged]
-        self.settled.append(Settled(batch.batch_id, batch.command, acknowledged, maybe_written))
+        return maybe_written
 
     def _resend(self, operations: list[Operation], *, whole: bool, at: float, chance: float) -> bool:
-        """Sends again what has attempts left, after one wait for all; whether there was any."""
+        """Sends again what has attempts left, after one wait for all, or is narrowed; whether there was any."""
         kept: list[Operation] = []
+        used_up: list[Operation] = []
         wait_seconds = 0.0
         for operation in operations:
             wait = self._wait_seconds(operation, at=at, chance=chance)
             if wait is None:
-                self._exhausted(operation)
+                used_up.append(operation)
             else:
                 kept.append(operation)
                 wait_seconds = max(wait_seconds, wait)
+        narrowed = self._narrow(used_up, at=at)
+        for operation in () if narrowed else used_up:
+            self._exhausted(operation)
         if self.stopping:
             for operation in kept:
                 self.give_up(operation)
         elif kept:
             attempt = None if whole else max(operation.failures + operation.throttled for operation in kept)
             self._backlog.resend(kept, due=at + wait_seconds, attempt=attempt)
-        return bool(kept)
+        return bool(kept) or narrowed
+
+    def _narrow(self, operations: list[Operation], *, at: float) -> bool:
+        """Halves what an error of the API's own has used up the attempts of, when that may be the doing of one row.
+
+        It may be where the API answered other calls since these attempts began, and where too little is left to show
+        whether it would. Halves get two more levels without such a sign: both may hold a row like that. All else is an
+        outage, and halves would only be more calls into it. Each half has few attempts.
+        """
+        if len(operations) < 2 or self.stopping or not all(op.cause and op.cause.narrows for op in operations):
+            return False
+        whole_batch = all(operation.narrowings == 0 for operation in operations)
+        others_pass = all(self._answered_at > operation.attempts_since for operation in operations)
+        if not (others_pass or all(operation.blind_levels < BLIND_LEVELS for operation in operations)):
+            return False
+        if whole_batch and not self._may_begin_to_narrow(others_pass=others_pass):
+            return False
+        for operation in operations:
+            operation.narrowings += 1
+            operation.blind_levels = 0 if others_pass else operation.blind_levels + 1
+            operation.failures = 0
+            operation.attempts_since = at
+        self._resend_halves(operations, due=at)
+        return True
+
+    def _may_begin_to_narrow(self, *, others_pass: bool) -> bool:
+        last_ones = self._backlog.unsettled <= self._settings.batch_size
+        if not (others_pass or last_ones) or self._narrowed_batches >= self._settings.narrowed_batches:
+            return False
+        self._narrowed_batches += 1
+        return True
 
     def _wait_seconds(self, operation: Operation, *, at: float, chance: float) -> float | None:
         if operation.cause is not None and operation.cause.reason is Reason.THROTTLED:
@@ -174,8 +229,9 @@ class Settler:
             backoff, attempt = self._settings.throttled_backoff, operation.throttled
         else:
             operation.failures += 1
-            backoff, attempt = self._settings.backoff, operation.failures
-        return backoff.wait_seconds(attempt, elapsed_seconds=at - operation.first_sent_at, random=lambda: chance)
+            backoff = self._settings.narrowed_backoff if operation.narrowings else self._settings.backoff
+            attempt = operation.failures
+        return backoff.wait_seconds(attempt, elapsed_seconds=at - operation.attempts_since, random=lambda: chance)
 
     def _resend_signed_anew(self, operations: list[Operation], *, at: float, usersig_number: int) -> bool:
         """A new signature is made; if the API refuses that one as well, and never took it, the run stops.
@@ -196,7 +252,7 @@ class Settler:
     def _split(self, operations: list[Operation], *, at: float) -> None:
         """Halves go out at once and alone; a call that may not be halved any more ends as its cause says."""
         cause = operations[0].cause
-        if cause is not None and cause.code in TOO_LARGE_CODES:
+        if cause is not None and cause.code is not None and lookup(cause.code).too_large:
             self._backlog.batch_size = min(self._backlog.batch_size, math.ceil(len(operations) / 2))
         halvings = min(operation.halvings for operation in operations)
         if cause is not None and cause.split_levels is not None and halvings >= cause.split_levels:
@@ -206,11 +262,14 @@ class Settler:
             for operation in operations:
                 self.give_up(operation)
         else:
-            middle = len(operations) // 2
-            for half in (operations[:middle], operations[middle:]):
-                for operation in half:
-                    operation.halvings += 1
-                self._backlog.resend(half, due=at, attempt=None)
+            for operation in operations:
+                operation.halvings += 1
+            self._resend_halves(operations, due=at)
+
+    def _resend_halves(self, operations: list[Operation], *, due: float) -> None:
+        middle = len(operations) // 2
+        for half in (operations[:middle], operations[middle:]):
+            self._backlog.resend(half, due=due, attempt=None)
 
     def _exhausted(self, operation: Operation, *, kind: OutcomeKind = OutcomeKind.ERRORED) -> None:
         if operation.cause is not None and operation.cause.stops is not None:
@@ -231,53 +290,31 @@ class Settler:
             call_attempts=operation.calls,
             failed_at=self._now(),
             maybe_written=operation.maybe_written,
+            whole=cause.whole,
         )
         if kind is OutcomeKind.REJECTED:
-            self._watch_refused(cause.code)
+            self._stop_if(self._all_refused.rejected(cause.code))
+            if cause.code is not None:
+                self._refused[cause.code, cause.whole].append(operation.change.number)
         self._finish(operation, (*operation.refusals, refusal))
 
     def _finish(self, operation: Operation, refusals: tuple[Refusal, ...]) -> None:
         following = operation.after(refusals)
         if following is None:
-            self.outcomes.append(Outcome.of(operation.change, refusals))
+            self._conclude(Outcome.of(operation.change, refusals))
             self._backlog.finish(operation.change)
         elif self.stopping:
             self.give_up(following)
         else:
             self._backlog.follow(following)
 
-    def _watch(self, settlement: Settlement, *, kept: bool) -> None:
-        """Stops after many calls in a row that were given up without the API having decided about any row."""
-        if settlement.acknowledged:
-            self._refused_unlike = True
-        if settlement.answered:
-            self._errored_in_a_row = 0
-        elif not kept:
-            self._errored_in_a_row += 1
-        if self._errored_in_a_row >= self._settings.errored_batches_in_a_row:
-            self.stop(_errored_in_a_row(self._errored_in_a_row, settlement))
+    def _conclude(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._stop_if(self._too_many_failed.settled(outcome.kind))
 
-    def _watch_refused(self, code: int | None) -> None:
-        """Stops when every row so far, and many of them, was rejected with one code that points at the app."""
-        alike, rows = self._refused_alike
-        if self._refused_unlike or code is None or (rows and code != alike):
-            self._refused_unlike = True
-            return
-        self._refused_alike = (code, rows + 1)
-        entry = lookup(code)
-        if entry.stops_when_all_refused and rows + 1 >= self._settings.all_refused_rows:
-            text = f"All of the first {rows + 1} rows were refused with code {code}. {entry.meaning} {entry.fix}"
-            self.stop(StopCause(code, entry.reason, text))
+    def _stop_if(self, cause: StopCause | None) -> None:
+        if cause is not None:
+            self.stop(cause)
 
 
 _RUN_STOPPED = Cause(Reason.RUN_STOPPED, None, None, maybe_written=False)
-
-
-def _errored_in_a_row(batches: int, settlement: Settlement) -> StopCause:
-    cause = next(iter((*settlement.resend.values(), *settlement.errored.values())), _RUN_STOPPED)
-    code = "" if cause.code is None else f" (code {cause.code})"
-    text = (
-        f"{batches} batches in a row were given up after all attempts, the last for {cause.reason}{code}. "
-        "Check that the target can be reached and serves the app; the next run goes on from here."
-    )
-    return StopCause(cause.code, cause.reason, text)

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 
 from connectors.tencent_push.batching import WRITING_COMMANDS, Backlog, Batch, Operation
 from connectors.tencent_push.calls import CallingClient, Calls, RunningCall, ThreadedCalls
@@ -21,15 +20,16 @@ from connectors.tencent_push.ledger import Ledger, Sent
 from connectors.tencent_push.outcomes import Change, Outcome, StopCause, settle
 from connectors.tencent_push.pacing import Permit, Quota
 from connectors.tencent_push.protocol import Command
-from connectors.tencent_push.report import Progress, SinkReport, WaitCause
+from connectors.tencent_push.report import Progress, PushCall, SinkReport, WaitCause
 from connectors.tencent_push.settling import Settler, SinkSettings
+from connectors.tencent_push.telling import Telling
 
 __all__ = ["Sink", "SinkSettings"]
 
 _log = logging.getLogger(__name__)
 
-LONGEST_WAIT_SECONDS = 0.5  # another sink of the same quota may free a permit without waking this one
-CHUNK = 1000  # changes per list once nothing is sent any more
+# Another sink of the same quota may free a permit, and a signal's handler may stop this one, without waking it.
+LONGEST_WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +42,7 @@ class _Prepared:
 class _InFlight:
     batch: Batch
     permit: Permit
+    sent_at: datetime
     usersig_number: int
     call: RunningCall
 
@@ -50,7 +51,8 @@ class Sink:
     """Pushes the changes of one frame, once. Use it as a context manager, so that an interrupted push ends cleanly.
 
     `quota` is shared by all sinks of the app in this process. The clock, its kind of waiting (`calls`), chance and the
-    date come in for tests. `on_progress` is called at most every `progress_seconds`, in the caller's thread.
+    date come in for tests. `on_progress` is called at most every `progress_seconds`, and `on_call` for each call that
+    has ended, after it was settled; both in the caller's thread.
     """
 
     def __init__(
@@ -61,17 +63,18 @@ class Sink:
         quota: Quota,
         settings: SinkSettings | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        on_call: Callable[[PushCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         chance: Callable[[], float] = random.random,
         calls: Calls | None = None,
     ) -> None:
-        self.report = SinkReport()
+        self.report = SinkReport(quota=quota.calls_per_second)
         self._settings = settings or SinkSettings()
         self._ledger = ledger
         self._quota = quota
         self._clock = clock
-        self._on_progress = on_progress
+        self._now = now
         self._calls = calls or ThreadedCalls(client, max_in_flight=self._settings.max_in_flight, clock=clock)
         self._backlog = Backlog(
             batch_size=self._settings.batch_size,
@@ -86,7 +89,15 @@ class Sink:
             random=chance,
             now=now,
         )
-        self._ahead = max(1, math.ceil(quota.calls_per_second * self._settings.staged_seconds))  # batches, per command
+        self._telling = Telling(
+            self.report,
+            quota,
+            on_call=on_call,
+            on_progress=on_progress,
+            progress_seconds=self._settings.progress_seconds,
+        )
+        ahead = math.ceil(quota.calls_per_second * self._settings.staged_seconds)
+        self._ahead = max(1, min(self._settings.max_in_flight, ahead))  # batches, per command
         self._most_unsettled = self._settings.batch_size * 2 * (self._settings.max_in_flight + self._ahead)
         self._staged: dict[Command, deque[_Prepared]] = {command: deque() for command in WRITING_COMMANDS}
         self._recorded: dict[Command, deque[_Prepared]] = {command: deque() for command in WRITING_COMMANDS}
@@ -94,7 +105,6 @@ class Sink:
         self._changes: Iterator[Change] = iter(())
         self._exhausted = False
         self._flushed_at = self._started_at = clock()
-        self._told = (self._started_at, 0)  # when progress was last told, and the calls until then
         self._outcomes: Generator[list[Outcome], None, None] | None = None
 
     def __enter__(self) -> "Sink":
@@ -110,12 +120,13 @@ class Sink:
         self._calls.close()
 
     def push(self, changes: Iterable[Change]) -> Iterator[list[Outcome]]:
-        """One outcome for each change, in the order in which they settle; each list is durable before it is yielded.
+        """One outcome for each change read, in the order in which they settle; each list is durable when it is yielded.
 
-        Changes are read only as far as they can soon be sent; their numbers are distinct within the ledger. Raises
-        LedgerError as soon as the record cannot be kept: no call leaves after that. Whatever ends the push early, an
-        exception of `changes` or of the taker included, the calls in flight are waited for and recorded first. Rows
-        that were sent and not settled then are `uncertain` in the ledger.
+        Changes are read only as far as they can soon be sent; their numbers are distinct within the ledger. When the
+        run stops, no more are read: the rest stays in `changes`, for the caller to account for. Raises LedgerError as
+        soon as the record cannot be kept: no call leaves after that. Whatever else ends the push early, an exception of
+        `changes` or of the taker included, the calls in flight are waited for and recorded first. Rows that were sent
+        and not settled then are `uncertain` in the ledger.
         """
         if self._outcomes is not None:
             raise ValueError("a sink pushes once: its ledger and report are of one frame")
@@ -124,12 +135,16 @@ class Sink:
         return self._outcomes
 
     def stop(self, cause: StopCause) -> None:
-        """For the taker of the outcomes: nothing more is sent, and the rest of the changes is `not_attempted`."""
+        """For the taker of the outcomes, or for a signal's handler: nothing more is sent and nothing more is read.
+
+        The calls in flight are settled, and every change that was read has its outcome. Noticed within
+        LONGEST_WAIT_SECONDS, as long as the taker and the changes come back to the push.
+        """
         self._settler.stop(cause)
 
     def _push(self) -> Generator[list[Outcome], None, None]:
         self._started_at = self._clock()
-        self._told = (self._started_at, 0)
+        self._telling.begin(self._started_at)
         try:
             while True:
                 self._stage()
@@ -143,7 +158,8 @@ class Sink:
                     self._wait()
                 self._collect()
                 self._tell()
-            yield from self._leave()
+            self._withdraw()
+            yield from self._commit()
             self._tell(last=True)
         except BaseException:
             self._land()
@@ -163,7 +179,7 @@ class Sink:
             self._withdraw()
             return
         for command in WRITING_COMMANDS:
-            while len(self._staged[command]) < self._ahead:
+            while self._may_stage(command):
                 self._read()
                 operations = self._backlog.take(command, partial=self._nothing_can_join(command))
                 if not operations:
@@ -171,23 +187,35 @@ class Sink:
                 batch = Batch(self._ledger.next_batch_id(), command, tuple(operations))
                 self._staged[command].append(_Prepared(batch, batch.body()))
 
+    def _may_stage(self, command: Command) -> bool:
+        """What is on record and was not sent counts as sent, should this process be killed: it is kept to what leaves
+        soon.
+        """
+        return len(self._staged[command]) + len(self._recorded[command]) < self._ahead
+
     def _nothing_can_join(self, command: Command) -> bool:
         """Whether waiting would not make a batch of new operations any fuller. Removals follow what is set."""
         if self._backlog.unsettled >= self._most_unsettled:
-            return True
+            return not self._backlog.alone  # else each of those that ends makes room for one more to join
         setting = self._staged[Command.SET_ATTR] or self._recorded[Command.SET_ATTR] or self._in_flight
         return self._exhausted and (command is Command.SET_ATTR or not setting)
 
     def _read(self) -> None:
         started_at = self._clock()
         enough = 2 * self._backlog.batch_size
-        while not self._exhausted and self._backlog.fresh < enough and self._backlog.unsettled < self._most_unsettled:
+        while not (self._exhausted or self._settler.stopping) and self._has_room(enough):
             change = next(self._changes, None)
             if change is None:
                 self._exhausted = True
             else:
                 self._add(change)
         self._spent(WaitCause.CHANGES, started_at)
+
+    def _has_room(self, enough: int) -> bool:
+        """For one more change; those that ask for nothing are outcomes at once, and have to be taken first."""
+        if len(self._settler.outcomes) >= self._most_unsettled:
+            return False
+        return self._backlog.fresh < enough and self._backlog.unsettled < self._most_unsettled
 
     def _add(self, change: Change) -> None:
         operation = Operation.of(change)
@@ -197,7 +225,9 @@ class Sink:
             self._backlog.add(operation)
 
     def _must_commit(self) -> bool:
-        """When calls could leave but for the record, and when what settled has waited long enough."""
+        """When calls could leave but for the record, and when what settled is much or has waited long enough."""
+        if len(self._settler.outcomes) >= self._most_unsettled:
+            return True
         if any(self._staged[command] and not self._recorded[command] for command in WRITING_COMMANDS):
             return True
         return self._has_settled() and self._clock() - self._flushed_at >= self._settings.flush_seconds
@@ -225,18 +255,18 @@ class Sink:
             self._spent(WaitCause.CONSUMER, self._flushed_at)
 
     def _send(self) -> None:
-        if self._settler.stopping:
-            return
         for command in WRITING_COMMANDS:
             pacer, recorded = self._quota.pacer(command), self._recorded[command]
-            while recorded and len(self._in_flight) < self._settings.max_in_flight:
+            while recorded and len(self._in_flight) < self._settings.max_in_flight and not self._settler.stopping:
                 permit = pacer.take()
                 if permit is None:
                     break
-                prepared = recorded.popleft()
-                self._settler.sent(prepared.batch, permit.sent_at)
-                call = self._calls.start(command, prepared.body)
-                self._in_flight.append(_InFlight(prepared.batch, permit, self._settler.usersig_number, call))
+                self._start(recorded.popleft(), permit)
+
+    def _start(self, prepared: _Prepared, permit: Permit) -> None:
+        self._settler.sent(prepared.batch, permit.sent_at)
+        call = self._calls.start(prepared.batch.command, prepared.body)
+        self._in_flight.append(_InFlight(prepared.batch, permit, self._now(), self._settler.usersig_number, call))
 
     def _wait(self) -> None:
         """Until a call ends, the next one may leave, rows are due again, or the record has to be flushed."""
@@ -257,7 +287,7 @@ class Sink:
             if self._recorded[command] and len(self._in_flight) < self._settings.max_in_flight:
                 ready_at = self._quota.pacer(command).ready_at()
                 wake_at, cause = min((wake_at, cause), (ready_at, WaitCause.QUOTA))
-            if len(self._staged[command]) < self._ahead:
+            if self._may_stage(command):
                 due = self._backlog.next_due(command)
                 wake_at, cause = min((wake_at, cause), (due, WaitCause.BACKOFF))
         return (wake_at, cause) if wake_at < math.inf else (wake_at, WaitCause.ANSWERS)
@@ -265,13 +295,14 @@ class Sink:
     def _collect(self) -> None:
         """Takes the calls that have ended."""
         for flight in [flight for flight in self._in_flight if flight.call.ended_at is not None]:
+            self._in_flight.remove(flight)  # first: whatever is raised, nothing is settled twice
             self._take(flight)
-            self._in_flight.remove(flight)
 
     def _take(self, flight: _InFlight) -> None:
         pacer, result = self._quota.pacer(flight.batch.command), flight.call.result
         answered = result is not None and result.fault is None
-        pacer.answered(flight.permit, at=flight.call.ended_at, round_trip=answered)
+        waited_seconds = result.waited_seconds if result is not None else None
+        pacer.answered(flight.permit, at=flight.call.ended_at, waited_seconds=waited_seconds)
         if result is None:
             if not self._settler.ending and flight.call.error is not None:
                 raise flight.call.error
@@ -283,20 +314,7 @@ class Sink:
             self.report.slow_downs += 1
             pacer.slow_down()
         self._settler.apply(flight.batch, settlement, at=self._clock(), usersig_number=flight.usersig_number)
-
-    def _leave(self) -> Iterator[list[Outcome]]:
-        """Nothing is in flight: what was never sent gets its outcome, the unread changes included."""
-        self._withdraw()
-        yield from self._commit()
-        while self._settler.stopping:
-            chunk = list(islice(self._changes, CHUNK))
-            if not chunk:
-                break
-            for change in chunk:
-                self._add(change)
-            self._withdraw()
-            yield from self._commit()
-            self._tell()
+        self._telling.call_ended(flight.batch, result, settlement, sent_at=flight.sent_at, landing=self._settler.ending)
 
     def _withdraw(self) -> None:
         """Batches on record whose calls do not leave any more are settled as not written; the rest is given up."""
@@ -323,24 +341,7 @@ class Sink:
             _log.error("The push was interrupted, and its last calls stay unsettled on record: %s", error)
 
     def _tell(self, *, last: bool = False) -> None:
-        now, calls = self._clock(), self.report.calls.total()
-        self.report.seconds = now - self._started_at
-        told_at, told_calls = self._told
-        if self._on_progress is None or (now - told_at < self._settings.progress_seconds and not last):
-            return
-        self._told = (now, calls)
-        self._on_progress(
-            Progress(
-                seconds=self.report.seconds,
-                period_seconds=now - told_at,
-                calls=calls,
-                calls_per_second=(calls - told_calls) / (now - told_at) if now > told_at else 0.0,
-                changes=dict(self.report.changes),
-                resent_rows=self.report.resent_rows,
-                in_flight=len(self._in_flight),
-                quota_share=min(self._quota.pacer(command).share() for command in WRITING_COMMANDS),
-            )
-        )
+        self._telling.progress(self._clock(), in_flight=len(self._in_flight), last=last)
 
     def _spent(self, cause: WaitCause, since: float) -> float:
         now = self._clock()

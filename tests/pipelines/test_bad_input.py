@@ -311,5 +311,5 @@ def history_in(folder: Path) -> dg.DagsterInstance:
 
 def run_push_alone(sync: Any, instance: dg.DagsterInstance) -> Ran:
     job = dg.Definitions.merge(build_definitions(sync), SHARED).resolve_job_def(sync.name)
-    push = [sync.key(name) for name in ("acknowledged_attributes", "failed_rows", "failure_report")]
+    push = [sync.key(name) for name in ("acknowledged_attributes", "failed_rows", "failure_report", "push_calls")]
     return Ran(job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=push), sync)

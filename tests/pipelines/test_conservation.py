@@ -11,9 +11,10 @@ import pytest
 
 from connectors.tencent_push.ledger import Ledger, Settled
 from connectors.tencent_push.outcomes import Change, Outcome
-from pipelines import failed_rows, frames, push
+from pipelines import failed_rows, frames
+from pipelines.changes import FrameChanges
 from pipelines.engine import Engine
-from pipelines.failed_rows import RefusalWriter
+from pipelines.refusals import RefusalWriter
 from pipelines.sample_profiles import write_sample_profiles
 from pipelines.source_rows import FILE, ROW
 from tests.running import Ran, example_attributes, make_sync, run
@@ -151,14 +152,14 @@ def test_a_value_over_the_limit_fails_its_check(run_small: Callable[[], Ran], mo
 def test_a_change_that_never_reaches_the_sink_fails_the_push_check(
     run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = push.changes_of
+    original = FrameChanges.__iter__
 
-    def all_but_the_first(*arguments: Any) -> Iterator[Change]:
-        changes = original(*arguments)
+    def all_but_the_first(self: FrameChanges) -> Iterator[Change]:
+        changes = original(self)
         next(changes)
         return changes
 
-    monkeypatch.setattr(push, "changes_of", all_but_the_first)
+    monkeypatch.setattr(FrameChanges, "__iter__", all_but_the_first)
     ran = run_small()
     assert not ran.succeeded
     assert not ran.checks()[PUSH_CHECK]

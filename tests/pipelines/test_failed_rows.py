@@ -11,16 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.tencent_push.client import CallResult, Fault
-from connectors.tencent_push.errors import CATALOGUE, lookup
 from connectors.tencent_push.errors import Reason as RefusalReason
-from connectors.tencent_push.outcomes import FAULT_REASONS, Change, Outcome, OutcomeKind, Refusal, settle
+from connectors.tencent_push.errors import lookup
+from connectors.tencent_push.outcomes import Outcome, OutcomeKind
 from connectors.tencent_push.protocol import AccountType, Command
 from pipelines.engine import Engine
-from pipelines.errors import DataFolderError
-from pipelines.failed_rows import RefusalWriter, RunFacts, latest_before, refusal_row, write_failed_rows
-from pipelines.reasons import EXPLAINED_REFUSALS
+from pipelines.failed_rows import RunFacts, latest_before, write_failed_rows
+from pipelines.refusals import RefusalWriter
 from tests.pipelines.frame_cases import Row, compute, sync_of, write_source
+from tests.pipelines.refusal_cases import FAILED, outcome, refusal
 
 TIME = pa.timestamp("us", "UTC")
 CONTRACT = {
@@ -44,20 +43,7 @@ SYNC: dict[str, Any] = {
 }
 SCHEMA = pa.schema([("user", pa.string()), ("device", pa.string()), ("town", pa.string())])
 STARTED = datetime(2026, 1, 1, 2, tzinfo=UTC)
-FAILED = STARTED + timedelta(minutes=7, microseconds=5)
 USER, DEVICE = AccountType.USER_ID, AccountType.REGISTRATION_ID
-
-
-def refusal(command: Command = Command.SET_ATTR, **replaced: Any) -> Refusal:
-    facts: dict[str, Any] = {
-        "kind": OutcomeKind.REJECTED, "reason": RefusalReason.ACCOUNT_UNKNOWN, "code": 70107, "info": "no such user",
-        "http_status": 200, "batch_id": "b-1", "call_attempts": 1, "failed_at": FAILED, "maybe_written": False,
-    }  # fmt: skip
-    return Refusal(command=command, **(facts | replaced))
-
-
-def outcome(number: int, *refusals: Refusal) -> Outcome:
-    return Outcome(Change(number, "unused", {}), refusals[0].kind, refusals)
 
 
 def write(
@@ -93,7 +79,7 @@ def write(
         ),
         mapping=sync_of(SYNC),
         invalid_rows=computed.frames.invalid_rows,
-        refusals=folder / "refusals.parquet",
+        refused=engine.parquet("refused", folder / "refusals.parquet"),
         frames={frame.account_type: frame.path for frame in computed.frames.frames},
         history=history,
     )
@@ -234,51 +220,3 @@ def test_moments_are_utc_whatever_zone_they_came_in(engine: Engine, tmp_path: Pa
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
-
-
-def test_every_code_of_the_catalogue_is_explained_as_the_catalogue_does() -> None:
-    for code, entry in CATALOGUE.items():
-        row = refusal_row(0, refusal(code=code, reason=entry.reason), USER)
-        assert (row["explanation"], row["fix"], row["retryable"]) == (entry.meaning, entry.fix, entry.retryable)
-
-
-def test_whatever_befalls_a_call_has_its_explanation() -> None:
-    assert {reason for reason, _ in FAULT_REASONS.values()} <= set(EXPLAINED_REFUSALS)
-    for status in (204, 302, 404, 408, 429, 500, 502):
-        settled = settle(("u0",), CallResult(None, Fault.HTTP_STATUS, f"HTTP {status}", status, 0.1))
-        causes = [*settled.resend.values(), *settled.errored.values()]
-        assert [cause.reason in EXPLAINED_REFUSALS for cause in causes] == [True]
-
-
-@pytest.mark.parametrize("reason", EXPLAINED_REFUSALS)
-def test_a_refusal_without_a_code_is_explained_and_can_be_tried_again(reason: RefusalReason) -> None:
-    row = refusal_row(0, refusal(code=None, reason=reason), USER)
-    assert row["explanation"].endswith(".")
-    assert row["fix"].endswith(".")
-    assert row["retryable"] is True
-
-
-def test_refusals_are_collected_in_chunks_and_keep_their_nulls(tmp_path: Path) -> None:
-    path = tmp_path / "below" / "refusals.parquet"
-    without_code = refusal(code=None, reason=RefusalReason.TIMEOUT, info=None, http_status=None)
-    with RefusalWriter(path) as writer:
-        for start in range(0, 25_000, 1_000):
-            writer.add([outcome(n, refusal() if n % 2 else without_code) for n in range(start, start + 1_000)], USER)
-    table = pq.read_table(path)
-    assert table["number"].to_pylist() == list(range(25_000))
-    assert table["error_code"].to_pylist() == [None, 70107] * 12_500
-    assert table.schema.field("error_code").type == pa.int32()
-    assert pq.read_metadata(path).num_row_groups == 3
-
-
-def test_a_push_without_refusals_leaves_an_empty_file(tmp_path: Path) -> None:
-    with RefusalWriter(tmp_path / "refusals.parquet"):
-        pass
-    assert pq.read_metadata(tmp_path / "refusals.parquet").num_rows == 0
-
-
-def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "refusals.parquet"
-    path.symlink_to("/dev/full")
-    with pytest.raises(DataFolderError, match="free space or point ATTRIBUTE_SYNC_DATA"), RefusalWriter(path) as writer:
-        writer.add([outcome(0, refusal())], USER)

@@ -1,18 +1,17 @@
 """The push around the sink: which frames it takes, whom it waits for, and that the newest value is what stays."""
 
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from connectors.tencent_push.emulator import Emulator
+from connectors.tencent_push.protocol import AccountType
 from pipelines import checks
-from pipelines.errors import AppBusyError, DataFolderError
-from pipelines.push import Push, locked
+from pipelines.errors import DataFolderError
+from pipelines.push import Push
 from pipelines.resources import environment_from
 from tests.running import Ran, emulator_state, make_sync, run, write_profiles
 
@@ -132,14 +131,37 @@ def test_a_read_back_that_cannot_be_made_warns_and_fails_no_run(folder: Path, mo
     assert str(check.description) == "Nothing could be read back. no space left"
 
 
-def test_a_run_of_the_daemon_waits_for_the_app_and_one_from_a_shell_does_not(folder: Path) -> None:
-    environment = environment_from({"ATTRIBUTE_SYNC_DATA": str(folder / "data")})
-    path = environment.target.lock_file(environment.store)
-    path.parent.mkdir(parents=True)
-    holder = FileLock(path, thread_local=False)
-    holder.acquire()
-    with pytest.raises(AppBusyError), locked(environment.store, environment.target):
-        pass
-    threading.Timer(0.1, holder.release).start()
-    with locked(environment.store, environment.target, patience_seconds=60):
-        assert not holder.is_locked
+def guarded(live_app: Emulator, *, fraction: float | None) -> dict[str, Any]:
+    live_app.declare({"city": AccountType.USER_ID})
+    return {**ATTRIBUTES, "guards": {"max_failed_fraction": fraction} if fraction else {}}
+
+
+@pytest.mark.parametrize(("fraction", "stops"), [(0.2, True), (0.5, False), (None, False)])
+def test_a_push_that_fails_more_often_than_the_guard_allows_stops(
+    fraction: float | None, stops: bool, folder: Path, live_app: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "100")  # so that calls are answered before all have left
+    accounts = [f"u{number}" for number in range(3_000)]
+    attributes = guarded(live_app, fraction=fraction)
+    assert night(folder, dict.fromkeys(accounts, "x"), attributes).succeeded
+    for account in accounts[::3]:
+        live_app.forget(account)
+    ran = night(folder, dict.fromkeys(accounts, "y"), attributes)
+    assert ran.succeeded is not stops
+    tally = ran.pushed.tallies[AccountType.USER_ID]
+    assert tally.is_conserved
+    assert (tally.not_attempted > 0) is stops
+    if stops:
+        assert "max_failed_fraction" in ran.failure
+        assert tally.rejected + tally.errored + tally.acknowledged >= 1_000
+        assert {row["outcome"] for row in ran.failed_rows} == {"rejected", "not_attempted"}
+
+
+def test_the_guard_on_failures_does_not_apply_to_a_first_run(folder: Path, live_app: Emulator) -> None:
+    accounts = [f"u{number}" for number in range(3_000)]
+    attributes = guarded(live_app, fraction=0.01)
+    for account in accounts[::3]:
+        live_app.forget(account)
+    ran = night(folder, dict.fromkeys(accounts, "x"), attributes)
+    assert ran.succeeded, ran.failure
+    assert len(ran.failed_rows) == 1_000

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from connectors.tencent_push.errors import SettingsError
 from pipelines.errors import ConfigurationError, DataFolderError
-from pipelines.resources import PROJECT_FOLDER, EnvironmentResource, environment_from
+from pipelines.resources import PROJECT_FOLDER, EnvironmentResource, environment_from, push_pool
 
 CREDENTIALS = {
     "TENCENT_PUSH_SDKAPPID": "1400000001",
@@ -83,3 +84,28 @@ def test_the_resource_reads_the_environment_when_it_is_asked(monkeypatch: pytest
     assert resource.current().store.root == tmp_path / "one"
     monkeypatch.setenv("ATTRIBUTE_SYNC_DATA", str(tmp_path / "two"))
     assert resource.current().store.root == tmp_path / "two"
+
+
+@pytest.mark.parametrize(
+    ("environ", "pool"),
+    [
+        ({}, "tencent_push/emulator-1400000000"),
+        (CREDENTIALS, "tencent_push/console.tim.qq.com-1400000001"),
+        ({**CREDENTIALS, "TENCENT_PUSH_REGION": "tokyo"}, "tencent_push/adminapijpn.im.qcloud.com-1400000001"),
+        ({**CREDENTIALS, "TENCENT_PUSH_SDKAPPID": "1400000002"}, "tencent_push/console.tim.qq.com-1400000002"),
+        ({"TENCENT_PUSH_SDKAPPID": "1400000001"}, "tencent_push/settings_that_cannot_be_used"),
+        ({"TENCENT_PUSH_REGION": "atlantis"}, "tencent_push/settings_that_cannot_be_used"),
+    ],
+)
+def test_an_app_has_a_pool_of_its_own_and_unusable_settings_raise_nothing(environ: dict[str, str], pool: str) -> None:
+    assert push_pool(environ) == pool
+
+    @dg.op(pool=pool)
+    def pushes() -> None: ...
+
+    assert pushes.pool == pool, "Dagster takes it"
+
+
+def test_the_resource_opens_outside_a_run() -> None:
+    with dg.build_resources({"environment": EnvironmentResource()}) as opened:
+        assert isinstance(opened.environment, EnvironmentResource)

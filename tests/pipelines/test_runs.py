@@ -4,12 +4,29 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
-from pipelines.runs import BEGAN, HOST, PROCESS, active_run, end_dead_runs, process_tags
+from pipelines import runs
+from pipelines.runs import (
+    BEGAN,
+    FROM_A_SHELL,
+    HOST,
+    POOL_PREFIX,
+    PROCESS,
+    REPLAY,
+    active_run,
+    end_dead_runs,
+    is_from_a_shell,
+    is_replay,
+    patience_seconds,
+    process_tags,
+    shell_tags,
+)
+
+POOL = f"{POOL_PREFIX}one-app"
 
 
 @dg.op
@@ -21,14 +38,25 @@ def nightly() -> None:
     nothing()
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("history"))) as instance:
         yield instance
 
 
-def started(instance: dg.DagsterInstance, tags: dict[str, str]) -> str:
-    return instance.create_run_for_job(nightly, status=dg.DagsterRunStatus.STARTED, tags=tags).run_id
+@pytest.fixture
+def instance(history: dg.DagsterInstance) -> dg.DagsterInstance:
+    """A history in which nothing has happened yet."""
+    history.wipe()
+    end_dead_runs(history)
+    return history
+
+
+def started(instance: dg.DagsterInstance, changed: dict[str, str]) -> str:
+    """A run of this process, but for what is `changed` in its tags."""
+    run_id = instance.create_run_for_job(nightly, status=dg.DagsterRunStatus.STARTED).run_id
+    instance.add_run_tags(run_id, {**process_tags(run_id), **changed})
+    return run_id
 
 
 def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
@@ -37,39 +65,136 @@ def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     return run.status
 
 
-def ended_process() -> int:
+def holders(instance: dg.DagsterInstance) -> list[str]:
+    return [slot.run_id for slot in instance.event_log_storage.get_concurrency_info(POOL).claimed_slots]
+
+
+def claim(instance: dg.DagsterInstance, run_id: str, *, pool: str = POOL) -> bool:
+    instance.event_log_storage.set_concurrency_slots(pool, 1)
+    return bool(instance.event_log_storage.claim_concurrency_slot(pool, run_id, "push").is_claimed)
+
+
+def ended_process() -> str:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    return process.pid
+    return str(process.pid)
 
 
-def test_a_run_whose_process_is_gone_is_marked_as_failed(instance: dg.DagsterInstance) -> None:
-    run_id = started(instance, {**process_tags(), PROCESS: str(ended_process())})
+@pytest.fixture
+def other_process() -> Iterator[dict[str, str]]:
+    """The tags of a process that lives and is not this one."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield {PROCESS: str(process.pid), BEGAN: str(psutil.Process(process.pid).create_time())}
+
+
+def test_a_run_whose_process_is_gone_is_marked_as_failed_and_its_slot_is_free(instance: dg.DagsterInstance) -> None:
+    run_id = started(instance, {PROCESS: ended_process()})
+    assert claim(instance, run_id)
     assert active_run(instance, "nightly") is None
     assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
+    assert holders(instance) == []
 
 
 def test_a_later_process_of_the_same_number_does_not_keep_it_alive(instance: dg.DagsterInstance) -> None:
-    run_id = started(instance, {**process_tags(), BEGAN: "1.00"})
-    assert end_dead_runs(instance, "nightly") == [run_id]
+    run_id = started(instance, {BEGAN: "1.00"})
+    assert end_dead_runs(instance) == [run_id]
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        process_tags(),
-        {**process_tags(), HOST: "another-host", PROCESS: "1"},
-        {},  # launched by the daemon, which watches it itself
-    ],
-    ids=["alive", "on another host", "of the daemon"],
-)
-def test_a_run_that_may_be_alive_stays(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
-    run_id = started(instance, tags)
-    assert end_dead_runs(instance, "nightly") == []
+def test_a_clock_that_was_set_by_a_second_kills_nobody(instance: dg.DagsterInstance) -> None:
+    run_id = started(instance, {BEGAN: str(psutil.Process().create_time() - 1)})
+    assert end_dead_runs(instance) == []
+    assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
+
+
+@pytest.mark.parametrize("changed", [{}, {HOST: "another-host", PROCESS: "1"}], ids=["alive", "on another host"])
+def test_a_run_that_may_be_alive_stays_with_its_slot(instance: dg.DagsterInstance, changed: dict[str, str]) -> None:
+    run_id = started(instance, changed)
+    assert claim(instance, run_id)
+    assert end_dead_runs(instance) == []
     assert active_run(instance, "nightly") == run_id
     assert active_run(instance, "another") is None
+    assert holders(instance) == [run_id]
+
+
+def test_a_run_that_was_launched_but_has_not_named_its_process_stays(instance: dg.DagsterInstance) -> None:
+    """The retry of a dead run begins with a copy of its tags."""
+    dead = started(instance, {PROCESS: ended_process()})
+    dead_run = instance.get_run_by_id(dead)
+    assert dead_run is not None
+    retry = instance.create_run_for_job(nightly, status=dg.DagsterRunStatus.STARTING, tags=dead_run.tags).run_id
+    untagged = instance.create_run_for_job(nightly, status=dg.DagsterRunStatus.STARTING).run_id
+    assert end_dead_runs(instance) == [dead]
+    assert {status(instance, run_id) for run_id in (retry, untagged)} == {dg.DagsterRunStatus.STARTING}
+
+
+def test_a_run_that_ended_in_good_order_meanwhile_keeps_its_status(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = started(instance, {})
+
+    def ends_now(run: dg.DagsterRun) -> bool:
+        instance.report_run_canceled(run)
+        return True
+
+    monkeypatch.setattr(runs, "_is_gone", ends_now)
+    assert end_dead_runs(instance) == []
+    assert status(instance, run_id) is dg.DagsterRunStatus.CANCELED
+
+
+def test_slots_of_ended_and_of_deleted_runs_are_freed_and_those_of_other_pools_are_not(
+    instance: dg.DagsterInstance,
+) -> None:
+    run_id = started(instance, {})
+    assert claim(instance, run_id)
+    assert claim(instance, "somebody else's", pool="another")
+    instance.event_log_storage.claim_concurrency_slot(POOL, "deleted", "push")
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    instance.report_run_failed(run, "the daemon saw it die")
+    end_dead_runs(instance)
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    assert (info.claimed_slots, info.pending_steps) == ([], [])
+    assert claim(instance, "next")
+    assert not claim(instance, "next", pool="another"), "not ours to free"
+
+
+def test_a_run_ended_by_force_keeps_its_slot_while_its_process_lives(
+    instance: dg.DagsterInstance, other_process: dict[str, str]
+) -> None:
+    run_id = started(instance, other_process)
+    assert claim(instance, run_id)
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    instance.report_run_canceled(run)
+    end_dead_runs(instance)
+    assert holders(instance) == [run_id]
+    psutil.Process(int(other_process[PROCESS])).kill()
+    psutil.Process(int(other_process[PROCESS])).wait()
+    end_dead_runs(instance)
+    assert holders(instance) == []
+
+
+def test_a_history_without_pools_has_nothing_to_free() -> None:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        assert not ephemeral.event_log_storage.supports_global_concurrency_limits
+        assert end_dead_runs(ephemeral) == []
 
 
 def test_this_process_is_named_by_its_number_and_its_beginning() -> None:
-    assert process_tags()[PROCESS] == str(os.getpid())
-    assert float(process_tags()[BEGAN]) > 0
+    assert process_tags("id")[PROCESS] == str(os.getpid())
+    assert float(process_tags("id")[BEGAN]) > 0
+
+
+def test_a_retry_of_a_shells_run_is_no_run_of_a_shell_but_that_of_a_replay_is_a_replay(
+    instance: dg.DagsterInstance,
+) -> None:
+    first = instance.create_run_for_job(nightly)
+    instance.add_run_tags(first.run_id, shell_tags(first.run_id, is_replay=True))
+    shell = instance.get_run_by_id(first.run_id)
+    assert shell is not None
+    retry = instance.create_run_for_job(nightly, tags=shell.tags)
+    assert (is_from_a_shell(shell), is_from_a_shell(retry)) == (True, False)
+    assert (is_replay(shell), is_replay(retry), is_replay(first)) == (True, True, False)
+    assert patience_seconds(shell) == 0 < patience_seconds(retry)
+    assert FROM_A_SHELL in shell.tags
+    assert REPLAY not in shell_tags("id")

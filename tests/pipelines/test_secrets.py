@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
 from connectors.tencent_push import usersig
@@ -77,11 +78,16 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def everything_told(ran: Ran, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture, told: str) -> str:
-    """Log lines of all loggers, Dagster's whole event log with metadata and errors, what was printed, the report."""
+    """Log lines of all loggers, Dagster's whole event log with metadata and errors, what was printed, the report, and
+    the record of the calls.
+    """
     entries = instance.all_logs(ran.result.run_id)
     texts = [told, caplog.text, *(dg.serialize_value(entry) for entry in entries), *map(repr, entries)]
     texts += [record.getMessage() + str(record.exc_info) + str(record.args) for record in caplog.records]
     reports = Path(str(ran.metadata("failure_report").get("dagster/uri", "")))
+    calls = Path(str(ran.metadata("push_calls").get("dagster/uri", "")))
+    if calls.is_file():
+        texts.append(str(pq.read_table(calls, partitioning=None).to_pylist()) + str(pq.read_metadata(calls).metadata))
     return "\n".join([*texts, reports.read_text(encoding="utf-8") if reports.is_file() else ""])
 
 
@@ -121,6 +127,7 @@ def test_no_signature_key_account_or_value_is_told(  # noqa: PLR0917  fixtures c
     assert ran.succeeded is not stops, ran.failure
     assert signatures, "the guard must have something to look for"
     assert len(told) > 10_000, "the guard must have something to look in"
+    assert "'fault': 'http_status'" in told, "the record of the calls is looked through"
     assert any(row["account"].startswith(ACCOUNT) for row in ran.failed_rows), "failed rows are where accounts stand"
     for planted in (*signatures, SECRET_KEY, ACCOUNT, VALUE, ascii(VALUE)[1:-1], ascii(ACCOUNT)[1:-1]):
         assert planted not in told
@@ -130,9 +137,9 @@ def test_the_search_finds_what_is_told(
     tmp_path: Path, emulator: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guard broken on purpose: a sync whose log quotes an account is caught."""
-    from pipelines import push
+    from pipelines import push_progress
 
-    monkeypatch.setattr(push, "progress_text", lambda *_: f"pushed {ACCOUNT}")
+    monkeypatch.setattr(push_progress, "progress_text", lambda *_, **__: f"pushed {ACCOUNT}")
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         ran = run(make_sync(tmp_path, ATTRIBUTES), instance=instance)
         assert ACCOUNT in everything_told(ran, instance, caplog, "")

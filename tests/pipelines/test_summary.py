@@ -15,9 +15,10 @@ from connectors.tencent_push.report import SinkReport
 from pipelines.engine import Engine
 from pipelines.failed_rows import SCHEMA
 from pipelines.frames import Counts, Frame
-from pipelines.push import FrameSet, Push, PushResult, Tally
+from pipelines.push import FrameSet, Push, PushResult
 from pipelines.store import Store
 from pipelines.summary import FailedGroup, failed_groups, report_page, report_table, summary_text, write_report
+from pipelines.tally import Tally
 from pipelines.target import Target
 from tests.pipelines.frame_cases import sync_of
 
@@ -46,14 +47,17 @@ def frame(kind: AccountType, **counts: int) -> Frame:
 def result() -> PushResult:
     users = frame(USER, profiles=20_000, without_account=1, superseded=20, invalid=300, unchanged=4_000, changed=15_679)
     devices = frame(DEVICE, profiles=20_000, without_account=19_998, superseded=0, invalid=0, unchanged=2, changed=0)
-    frames = FrameSet("run-1", "emulator-1", LATER, (users, devices), Path("/data/invalid_rows.parquet"), {}, 0, {})
-    report = SinkReport(calls=Counter({Command.SET_ATTR: 150, Command.REMOVE_ATTR: 7}), seconds=1.26)
+    frames = FrameSet("run-1", "emulator-1", LATER, (users, devices), Path("/data/invalid_rows.parquet"), {}, 0, {}, {})
+    report = SinkReport(calls=Counter({Command.SET_ATTR: 150, Command.REMOVE_ATTR: 7}), seconds=1.55, quota=100)
+    for latency_seconds in [0.05] * 98 + [0.08] * 2:
+        report.latencies.add(latency_seconds)
     return PushResult(
         frames=frames,
         tallies={USER: Tally(15_679, 15_000, 600, 70, 9), DEVICE: Tally(0, 0, 0, 0, 0)},
         reports={USER: report, DEVICE: SinkReport()},
         failed_rows=Path("/data/failed_rows/run-1.parquet"),
         failed_row_count=999,
+        push_calls=Path("/data/push_calls/run-1.parquet"),
     )
 
 
@@ -118,18 +122,50 @@ def test_the_summary_counts_and_says_where_the_files_are(result: PushResult) -> 
         "    changed             15,679",
         "    acknowledged        15,000",
         "    failed                 679   600 rejected, 70 errored, 9 not attempted",
+        "    calls                  157   in 1.6 s, 97 % of the quota; p50 52 ms, p99 84 ms",
         "  registration_id",
         "    profiles            20,000   of which 19,998 without account, 0 superseded, 0 invalid, 2 unchanged",
         "    changed                  0",
         "    acknowledged             0",
         "    failed                   0   0 rejected, 0 errored, 0 not attempted",
-        "  calls                    157   in 1.3 s",
+        "    calls                    0",
         "  failed rows by reason",
         "    error        1,234   account_unknown (code 70107)",
         "  failed rows     /data/failed_rows/run-1.parquet",
+        "  push calls      /data/push_calls/run-1.parquet",
         "  frame           /data/frames/user_id.parquet",
         "  frame           /data/frames/registration_id.parquet",
     ]
+
+
+def test_what_was_mended_is_told_in_summary_and_page(result: PushResult) -> None:
+    result.reports[USER].resent_rows, result.reports[USER].slow_downs = 1_300, 2
+    result.reports[DEVICE].slow_downs, result.unsettled_calls = 1, 7
+    result.withheld = {USER: 12}
+    told = [
+        "  withheld                  12   refused before and unchanged since, so not sent; see `replay`",
+        "  sent again             1,300   rows in calls after their first",
+        "  slow-downs                 3   calls refused for coming too often; the pace was lowered for a while",
+        "  taken over                 7   calls in flight when an earlier run was cut off; their rows were sent again",
+    ]
+    lines = summary_text("small", "emulator", pushed=result, groups=[]).splitlines()
+    assert [line for line in lines if line in told] == told
+    page = report_page("small", "host", run="run-1", started=STARTED, pushed=result, groups=[])
+    assert "<li>slow-downs: 3 calls refused for coming too often" in page
+    assert "<li>user_id: 157   in 1.6 s, 97 % of the quota" in page
+
+
+def test_a_run_without_incidents_tells_of_none(result: PushResult) -> None:
+    text = summary_text("small", "emulator", pushed=result, groups=[])
+    page = report_page("small", "host", run="run-1", started=STARTED, pushed=result, groups=[])
+    for word in ("sent again", "slow-downs", "taken over", "withheld"):
+        assert word not in text + page
+
+
+def test_a_push_of_less_than_a_second_has_no_share_of_the_quota(result: PushResult) -> None:
+    result.reports[USER].seconds = 0.9
+    text = summary_text("small", "emulator", pushed=result, groups=[])
+    assert "calls                  157   in 0.9 s; p50 52 ms" in text
 
 
 def test_the_table_has_a_line_per_group() -> None:

@@ -6,9 +6,9 @@ was settled, every call on record before it leaves.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ from connectors.tencent_push.ledger import Ledger, LedgerContents, read_ledger
 from connectors.tencent_push.outcomes import Change, Outcome, OutcomeKind
 from connectors.tencent_push.pacing import Quota
 from connectors.tencent_push.protocol import Command, Reply, RowError
-from connectors.tencent_push.report import Progress
+from connectors.tencent_push.report import Progress, PushCall
 from connectors.tencent_push.sink import Sink, SinkSettings
 
 SET, REMOVE = Command.SET_ATTR, Command.REMOVE_ATTR
@@ -154,7 +154,8 @@ class SimulatedCalls:
             ended_at, _, running, answer, call = self._running.pop(0)
             self._note_settled(call, answer)
             self._accounts_in_flight -= set(call.accounts)
-            running.result = answer.result
+            waited_seconds = ended_at - call.at if answer.result.http_status is not None else None
+            running.result = replace(answer.result, waited_seconds=waited_seconds)
             running.ended_at = ended_at
 
     def close(self) -> None:
@@ -210,8 +211,10 @@ class Push:
     seed: int = 1
     on_record: bool = False  # checks before every call that it is on record: slow
     on_progress: Callable[[Progress], None] | None = None
+    on_call: Callable[[PushCall], None] | None = None
 
     def __post_init__(self) -> None:
+        self.read = 0  # changes that the sink took out of its iterator
         self.clock = VirtualClock()
         self.calls = SimulatedCalls(
             self.clock, self.script, latency=self.latency, ledger=self.path if self.on_record else None
@@ -223,6 +226,7 @@ class Push:
             quota=Quota(self.quota, clock=self.clock),
             settings=self.settings,
             on_progress=self.on_progress,
+            on_call=self.on_call,
             clock=self.clock,
             now=lambda: TODAY,
             chance=Random(self.seed).random,
@@ -231,7 +235,12 @@ class Push:
 
     def run(self, changes: Iterable[Change]) -> list[Outcome]:
         with closing(self.ledger), self.sink as sink:
-            return [outcome for outcomes in sink.push(changes) for outcome in outcomes]
+            return [outcome for outcomes in sink.push(self.reading(changes)) for outcome in outcomes]
+
+    def reading(self, changes: Iterable[Change]) -> Iterator[Change]:
+        for change in changes:
+            self.read += 1
+            yield change
 
     @property
     def contents(self) -> LedgerContents:

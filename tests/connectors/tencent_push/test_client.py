@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from connectors.tencent_push import client as client_module
+from connectors.tencent_push import transport as transport_module
 from connectors.tencent_push.client import (
     Client,
     Credentials,
@@ -204,8 +204,8 @@ class TestTls:
     def test_a_tls_error_that_may_have_come_after_the_request_counts_as_a_broken_connection(self) -> None:
         late, early = ssl.SSLError(1, "bad record"), ssl.SSLError(1, "wrong version")
         late.reason, early.reason = "DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "WRONG_VERSION_NUMBER"
-        assert client_module._explain_tls(late)[0] is Fault.BROKEN_CONNECTION
-        assert client_module._explain_tls(early)[0] is Fault.CONNECT_FAILED
+        assert transport_module._explain_tls(late)[0] is Fault.BROKEN_CONNECTION
+        assert transport_module._explain_tls(early)[0] is Fault.CONNECT_FAILED
 
 
 class TestEnvironment:

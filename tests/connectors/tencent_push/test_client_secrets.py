@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connectors.tencent_push import client as client_module
+from connectors.tencent_push import transport as transport_module
 from connectors.tencent_push.client import CallResult, Fault, HttpResponse, RequestsTransport, TransportError
 from connectors.tencent_push.errors import CallRefusedError, TargetUnreachableError
 from connectors.tencent_push.protocol import Command
@@ -107,10 +107,10 @@ def test_without_the_filter_the_librarys_log_would_hold_the_signature(
     wire_server.script = [steps.answer(b"{}")]
     client = client_for(wire_server.base_url)
     logger = logging.getLogger("urllib3.connectionpool")
-    logger.removeFilter(client_module._QUERY_DROPPER)
+    logger.removeFilter(transport_module._QUERY_DROPPER)
     with caplog.at_level(logging.DEBUG, logger="urllib3.connectionpool"):
         client.call(Command.SET_ATTR, BODY)
-    logger.addFilter(client_module._QUERY_DROPPER)
+    logger.addFilter(transport_module._QUERY_DROPPER)
     with pytest.raises(AssertionError, match="planted"):
         assert_clean(caplog.text)
 

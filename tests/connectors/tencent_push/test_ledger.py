@@ -279,3 +279,43 @@ def test_a_call_of_consecutive_rows_takes_few_bytes(path: Path) -> None:
         rows = range(9_999_900, 10_000_000)
         ledger.record(sent=[Sent(ledger.next_batch_id(), SET, rows)], settled=[Settled("b", SET, rows)])
         assert path.stat().st_size - before < 200
+
+
+def refused_in(path: Path) -> dict[tuple[int, bool], list[int]]:
+    return {cause: numbers.tolist() for cause, numbers in read_ledger(path).refused[SET].items()}
+
+
+def test_what_was_refused_is_kept_with_its_code_and_whether_it_stood_on_the_call(path: Path) -> None:
+    with Ledger.open(path, HEADER) as ledger:
+        ledger.record(settled=[Settled("b1", SET, [1], [2], {(90033, True): [2], (70107, False): [5, 3, 4]})])
+        ledger.record(settled=[Settled("b2", REMOVE, refused={(90030, False): [7]})])
+    assert refused_in(path) == {(90033, True): [2], (70107, False): [3, 4, 5]}
+    contents = read_ledger(path)
+    assert contents.refused[REMOVE][90030, False].tolist() == [7]
+    assert contents.uncertain[SET].tolist() == [2], "refused, and maybe written all the same"
+
+
+def test_the_last_refusal_of_a_number_is_the_one_that_counts(path: Path) -> None:
+    with Ledger.open(path, HEADER) as ledger:
+        ledger.record(settled=[Settled("b1", SET, refused={(90030, False): [1, 2, 3]})])
+        ledger.record(settled=[Settled("b2", SET, refused={(70107, False): [2], (90030, True): [3]})])
+        ledger.record(settled=[Settled("b3", SET, refused={(90030, False): [2]})])
+    assert refused_in(path) == {(90030, False): [1, 2], (90030, True): [3]}
+
+
+def test_a_refusal_is_forgotten_once_the_number_is_acknowledged(path: Path) -> None:
+    with Ledger.open(path, HEADER) as ledger:
+        ledger.record(settled=[Settled("b1", SET, refused={(90030, False): [1, 2, 3], (70107, False): [9]})])
+        ledger.record(settled=[Settled("b2", REMOVE, [1])])
+        ledger.record(settled=[Settled("b3", SET, [2, 3, 9])])
+    assert refused_in(path) == {(90030, False): [1]}, "by its own command"
+
+
+def test_a_ledger_of_before_refusals_were_kept_still_reads(path: Path) -> None:
+    with Ledger.open(path, HEADER) as ledger:
+        ledger._append({"sent": [["b1", "set", [0, 9]]]})
+        ledger._append({"settled": [["b1", "set", [0, 4], [7, 8]]]})
+    contents = read_ledger(path)
+    assert contents.acknowledged[SET].tolist() == [0, 1, 2, 3, 4]
+    assert contents.uncertain[SET].tolist() == [7, 8]
+    assert contents.refused == {SET: {}, REMOVE: {}}

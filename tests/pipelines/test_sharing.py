@@ -1,0 +1,363 @@
+"""One pusher per app: the pool is in force by itself, runs take turns, and what a dead run leaves is taken over."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import pytest
+
+from pipelines import sharing
+from pipelines.definitions import defs
+from pipelines.errors import AppBusyError
+from pipelines.resources import EnvironmentResource, push_pool
+from pipelines.runs import FROM_A_SHELL, PROCESS, RUN, end_dead_runs, process_tags
+from pipelines.sharing import busy_text, put_limit_in_force, take_turn
+from tests.project import Project
+
+QUIET: dict[str, Any] = {"telemetry": {"enabled": False}}
+POOL = "tencent_push/emulator-1400000000"
+
+
+@dg.op
+def frames(context: dg.OpExecutionContext, environment: EnvironmentResource) -> int:
+    take_turn(context.instance, context.run, step="push", tell=context.log.info)
+    return 1
+
+
+@dg.op(pool=POOL)
+def push(context: dg.OpExecutionContext, environment: EnvironmentResource, number: int) -> None:
+    (slot,) = context.instance.event_log_storage.get_concurrency_info(POOL).claimed_slots
+    assert (slot.run_id, slot.step_key) == (context.run_id, "push")
+
+
+@dg.op
+def breaks(number: int) -> int:
+    raise dg.Failure("no frames today")
+
+
+@dg.job(resource_defs={"environment": EnvironmentResource()})
+def nightly() -> None:
+    push(frames())
+
+
+@dg.job(resource_defs={"environment": EnvironmentResource()})
+def never_pushes() -> None:
+    push(breaks(frames()))
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("history")), overrides=QUIET) as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance(history: dg.DagsterInstance) -> dg.DagsterInstance:
+    """A history that nobody configured, and in which nothing has happened yet."""
+    history.wipe()
+    end_dead_runs(history)
+    for pool in history.event_log_storage.get_concurrency_keys():
+        history.event_log_storage.delete_concurrency_limit(pool)
+    return history
+
+
+def limits(instance: dg.DagsterInstance) -> dict[str, int]:
+    return {limit.name: limit.limit for limit in instance.event_log_storage.get_pool_limits()}
+
+
+def hold(instance: dg.DagsterInstance, *, pool: str = POOL) -> dg.DagsterRun:
+    """A living run of this process that holds the pool's slot."""
+    put_limit_in_force(instance, pool)
+    run = instance.create_run_for_job(nightly, status=dg.DagsterRunStatus.STARTED)
+    instance.add_run_tags(run.run_id, process_tags(run.run_id))
+    assert instance.event_log_storage.claim_concurrency_slot(pool, run.run_id, "push").is_claimed
+    return run
+
+
+def let_go(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, pauses: list[float] | None = None
+) -> Callable[[float], None]:
+    """What stands in for a pause: the holder ends in it. Each is noted in `pauses`."""
+
+    def pause(seconds: float) -> None:
+        if pauses is not None:
+            pauses.append(seconds)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+    return pause
+
+
+def test_every_run_puts_the_limit_in_force_names_its_process_and_keeps_no_slot(instance: dg.DagsterInstance) -> None:
+    assert limits(instance) == {}
+    ran = nightly.execute_in_process(instance=instance)
+    assert ran.success
+    assert limits(instance) == {POOL: 1}
+    run = instance.get_run_by_id(ran.run_id)
+    assert run is not None
+    assert (run.tags[RUN], run.tags[PROCESS]) == (ran.run_id, str(os.getpid()))
+    assert busy_text(instance, POOL) is None
+
+
+def test_a_run_that_never_comes_to_its_push_gives_its_turn_back(instance: dg.DagsterInstance) -> None:
+    assert not never_pushes.execute_in_process(instance=instance, raise_on_error=False).success
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    assert (info.claimed_slots, info.pending_steps) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("default", "in_force"),
+    [(None, 1), (1, 1), (5, 1), (0, 0)],
+    ids=["no default", "the seed's default", "a default for other pools", "everything paused"],
+)
+@pytest.mark.parametrize("known_before", [False, True])
+def test_the_limit_is_one_whatever_the_history_says_of_pools_in_general(
+    tmp_path: Path, default: int | None, in_force: int, known_before: bool
+) -> None:
+    pools = {} if default is None else {"concurrency": {"pools": {"default_limit": default}}}
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides={**QUIET, **pools}) as instance:
+        if known_before and default is not None:
+            instance.event_log_storage.initialize_concurrency_limit_to_default(POOL)
+        put_limit_in_force(instance, POOL)
+        assert limits(instance) == {POOL: in_force}
+        assert instance.event_log_storage.get_concurrency_info(POOL).slot_count == in_force
+
+
+@pytest.mark.parametrize("chosen", [0, 3])
+def test_a_limit_that_a_person_gave_this_pool_stays(instance: dg.DagsterInstance, chosen: int) -> None:
+    instance.event_log_storage.set_concurrency_slots(POOL, chosen)
+    put_limit_in_force(instance, POOL)
+    assert limits(instance) == {POOL: chosen}
+
+
+def test_a_pool_is_busy_when_all_its_slots_are_taken(instance: dg.DagsterInstance) -> None:
+    holder = hold(instance)
+    assert f"run {holder.run_id} of nightly pushes to the same app right now" in str(busy_text(instance, POOL))
+    instance.event_log_storage.set_concurrency_slots(POOL, 2)
+    assert busy_text(instance, POOL) is None
+    instance.event_log_storage.free_concurrency_slots_for_run(holder.run_id)
+    instance.event_log_storage.set_concurrency_slots(POOL, 0)
+    assert "has a limit of 0; raise it" in str(busy_text(instance, POOL))
+
+
+def test_a_run_waits_for_its_turn_where_it_sleeps_and_then_goes_on(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = hold(instance)
+    monkeypatch.setattr(sharing, "sleep", let_go(instance, holder))
+    ran = nightly.execute_in_process(instance=instance)
+    assert ran.success, "Dagster found its slot claimed"
+    told = [entry.user_message for entry in instance.all_logs(ran.run_id)]
+    assert sum(f"Waiting: run {holder.run_id} of nightly" in text for text in told) == 1
+
+
+def test_two_runs_at_once_push_one_after_the_other(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushing, waiting = threading.Event(), threading.Event()
+    steps: list[str] = []
+
+    @dg.op(name="push", pool=POOL)
+    def push_slowly(context: dg.OpExecutionContext, environment: EnvironmentResource, number: int) -> None:
+        steps.append("begins")
+        pushing.set()
+        assert waiting.wait(60), "the other run did not wait"
+        steps.append("ends")
+
+    @dg.job(resource_defs={"environment": EnvironmentResource()})
+    def slowly() -> None:
+        push_slowly(frames())
+
+    def pause(_: float) -> None:
+        waiting.set()
+        threading.Event().wait(0.01)
+
+    monkeypatch.setattr(sharing, "sleep", pause)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(slowly.execute_in_process, instance=instance)
+        assert pushing.wait(60)
+        second = slowly.execute_in_process(instance=instance)
+        assert first.result().success
+    assert second.success
+    assert steps == ["begins", "ends"] * 2
+
+
+@pytest.mark.parametrize("granularity", ["op", "run"])
+def test_turns_are_taken_whatever_dagster_counts_by(
+    tmp_path: Path, granularity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = {"concurrency": {"pools": {"granularity": granularity}}}
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides={**QUIET, **pools}) as instance:
+        holder = hold(instance)
+        pauses: list[float] = []
+        monkeypatch.setattr(sharing, "sleep", let_go(instance, holder, pauses))
+        assert nightly.execute_in_process(instance=instance).success
+        assert pauses == [sharing.POLL_SECONDS]
+        assert busy_text(instance, POOL) is None
+
+
+def test_a_limit_that_is_deleted_while_a_run_waits_is_put_in_force_again(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = hold(instance)
+
+    def delete(_: float) -> None:
+        let_go(instance, holder)(0)
+        instance.event_log_storage.delete_concurrency_limit(POOL)
+
+    monkeypatch.setattr(sharing, "sleep", delete)
+    assert nightly.execute_in_process(instance=instance).success
+    assert limits(instance) == {POOL: 1}
+
+
+def test_a_run_from_a_shell_does_not_wait_and_leaves_the_line(instance: dg.DagsterInstance) -> None:
+    holder = hold(instance)
+    run_id = "00000000-0000-0000-0000-000000000001"
+    with pytest.raises(AppBusyError, match=f"run {holder.run_id} of nightly pushes .* start again when it has ended"):
+        nightly.execute_in_process(instance=instance, run_id=run_id, tags={FROM_A_SHELL: run_id})
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    assert [slot.run_id for slot in info.claimed_slots] == [holder.run_id]
+    assert [step.run_id for step in info.pending_steps] == [holder.run_id]
+
+
+def test_a_run_that_begins_with_its_push_waits_before_dagster_would(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it goes on from a failure."""
+
+    @dg.op(pool=POOL)
+    def push_alone(environment: EnvironmentResource) -> None: ...
+
+    @dg.job(resource_defs={"environment": EnvironmentResource()})
+    def again() -> None:
+        push_alone()
+
+    holder = hold(instance)
+    pauses: list[float] = []
+    monkeypatch.setattr(sharing, "sleep", let_go(instance, holder, pauses))
+    assert again.execute_in_process(instance=instance).success
+    assert pauses == [sharing.POLL_SECONDS]
+
+
+def test_a_run_that_pushes_nothing_waits_for_nobody(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_: float) -> None:
+        raise AssertionError("it waited")
+
+    hold(instance)
+    monkeypatch.setattr(sharing, "sleep", never)
+    ran = nightly.execute_in_process(instance=instance, op_selection=["frames"])
+    assert ran.success
+
+
+@dataclass(frozen=True, slots=True)
+class Pushing:
+    """A sync in mid-push, as Dagster's daemon starts it, and a project on what counts as another host."""
+
+    project: Project
+    elsewhere: Project
+    process: subprocess.Popen[str]
+    run_id: str
+    acknowledged: int
+
+
+EXECUTE = ("-m", "dagster", "job", "execute", "-m", "pipelines.definitions", "-j")
+
+
+@pytest.fixture(scope="module")
+def pushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushing]:
+    """Locks are per data folder for the emulator, so that only the history can keep the two apart."""
+    project = Project.copy_to(tmp_path_factory.mktemp("project"))
+    project.make_profiles(6_000)
+    shutil.copytree(project.yaml.parent, project.yaml.parents[1] / "second")
+    home = project.folder / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")  # somebody else's, no pools
+    slow = {"DAGSTER_HOME": str(home), "TENCENT_PUSH_CALLS_PER_SECOND": "2"}
+    here = Project(project.folder, {**slow, "ATTRIBUTE_SYNC_DATA": str(project.folder / "data")})
+    elsewhere = Project(project.folder, {**slow, "ATTRIBUTE_SYNC_DATA": str(project.folder / "elsewhere")})
+    process = here.start(*EXECUTE, "example")
+    try:
+        told = until_told(process, r" - ([0-9a-f-]{36}) - .* user_id: ([1-9][\d,]*) of")
+        yield Pushing(here, elsewhere, process, told[1], int(told[2].replace(",", "")))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until_told(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if told := re.search(pattern, line):
+            return told
+    raise AssertionError("".join(lines))
+
+
+def test_a_run_of_another_sync_waits_with_its_core_at_rest_and_can_be_terminated(pushing: Pushing) -> None:
+    waiting = pushing.elsewhere.start(*EXECUTE, "second")
+    try:
+        until_told(waiting, f"Waiting: run {pushing.run_id} of example pushes to the same app")
+        before = psutil.Process(waiting.pid).cpu_times()
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=2)
+        after = psutil.Process(waiting.pid).cpu_times()
+        assert after.user + after.system - before.user - before.system < 0.4, "Dagster's own wait takes all it can get"
+        waiting.send_signal(signal.SIGTERM)
+        _, err = waiting.communicate(timeout=60)
+    finally:
+        waiting.kill()
+    assert waiting.returncode != 0
+    assert "second__push - STEP_START" not in err
+    assert pushing.process.poll() is None
+
+
+def test_a_run_from_a_shell_ends_at_once_with_75_and_names_the_run_that_pushes(pushing: Pushing) -> None:
+    ran = pushing.elsewhere.run("-m", "pipelines", "run", "second")
+    assert ran.returncode == 75, ran.stderr
+    assert f"run {pushing.run_id} of example pushes to the same app right now" in ran.stderr
+    assert "profiles" not in ran.stdout
+
+
+def example() -> dg.JobDefinition:
+    return defs().resolve_job_def("example")
+
+
+def test_a_killed_run_is_found_its_slot_freed_and_its_push_gone_on_with(
+    pushing: Pushing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As "re-execute from failure" and Dagster's run-level retry do it."""
+    pushing.process.kill()
+    pushing.process.wait()
+    for name, value in {**pushing.project.environ, "TENCENT_PUSH_CALLS_PER_SECOND": "2000"}.items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        assert pushing.run_id in str(busy_text(instance, push_pool()))
+        assert end_dead_runs(instance) == [pushing.run_id]
+        assert busy_text(instance, push_pool()) is None
+        again = dg.execute_job(
+            dg.reconstructable(example),
+            instance,
+            reexecution_options=dg.ReexecutionOptions.from_failure(pushing.run_id, instance),
+        )
+        with again:
+            assert again.success
+            started = {event.step_key for event in again.all_events if event.is_step_start}
+        result: Any = defs().load_asset_value(dg.AssetKey(["example", "failed_rows"]), instance=instance)
+    assert "example__push" in started
+    assert not started & {"example__user_profiles", "example__attribute_frames"}
+    assert sum(result.passed_over.values()) >= pushing.acknowledged > 0
+    for kind, tally in result.tallies.items():
+        sent = result.reports[kind].changes.total()
+        assert sent == tally.changed - result.passed_over[kind]
