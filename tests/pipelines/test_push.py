@@ -3,11 +3,21 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from connectors.tencent_push.emulator import Emulator
+from connectors.tencent_push.emulator import (
+    CloseAfterAnswer,
+    Emulator,
+    HalfBody,
+    NotJson,
+    RefuseCall,
+    ResetAfterWrite,
+    ResetBeforeWrite,
+    Status,
+)
 from connectors.tencent_push.protocol import AccountType
 from pipelines import checks
 from pipelines.errors import DataFolderError
@@ -165,3 +175,31 @@ def test_the_guard_on_failures_does_not_apply_to_a_first_run(folder: Path, live_
     ran = night(folder, dict.fromkeys(accounts, "x"), attributes)
     assert ran.succeeded, ran.failure
     assert len(ran.failed_rows) == 1_000
+
+
+TRANSIENT = (
+    Status(502), Status(503), Status(429), ResetBeforeWrite(), ResetAfterWrite(), HalfBody(), NotJson(),
+    CloseAfterAnswer(), RefuseCall(60007), RefuseCall(70500), RefuseCall(91000), RefuseCall(60008),
+)  # fmt: skip
+
+
+def test_one_call_in_twenty_failing_at_random_leaves_no_failed_row(folder: Path, live_app: Emulator) -> None:
+    live_app.declare({"city": AccountType.USER_ID})
+    chance = Random(20)
+    share = 0.05 / len(TRANSIENT)
+    for fault in TRANSIENT:
+        live_app.faults.add(
+            fault, when=lambda call, share=share: bool(call.accounts) and chance.random() < share, times=None
+        )
+    accounts = [f"用户{number}" for number in range(40_000)]
+    ran = night(folder, dict.fromkeys(accounts, "上海"))
+    assert ran.succeeded, ran.failure
+    assert ran.failed_rows == []
+    tally = ran.pushed.tallies[AccountType.USER_ID]
+    assert (tally.changed, tally.acknowledged) == (40_000, 40_000)
+    assert ran.checks()["acknowledged_attributes:conservation"]
+    report = ran.pushed.reports[AccountType.USER_ID]
+    assert report.resent_rows > 0, "some did fail"
+    assert dict(live_app.attributes()) == {account: {"city": "上海"} for account in accounts}
+    again = night(folder, dict.fromkeys(accounts, "上海"))
+    assert again.pushed.reports[AccountType.USER_ID].calls.total() == 0

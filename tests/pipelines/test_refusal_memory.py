@@ -77,6 +77,20 @@ def test_a_poisonous_row_costs_its_halvings_once_and_no_call_while_it_is_unchang
         assert ran.pushed.withheld == {AccountType.USER_ID: 1}
 
 
+def test_one_poisonous_row_among_many_is_one_failed_row_and_a_few_calls(nights: Nights, long_proofs: bool) -> None:
+    rows = 200_000 if long_proofs else 20_000
+    accounts = {f"u{number}": "上海" for number in range(rows)}
+    nights.app.faults.add(RefuseCall(70402), accounts={f"u{rows // 3}"}, times=None)
+    ran = nights.night(accounts)
+    tally = ran.pushed.tallies[AccountType.USER_ID]
+    assert (tally.acknowledged, tally.rejected, tally.errored) == (rows - 1, 1, 0)
+    assert [(row["account"], row["error_code"]) for row in ran.failed_rows] == [(f"u{rows // 3}", 70402)]
+    assert nights.calls() - rows / 100 <= 20
+    before = nights.calls()
+    assert len(nights.night(accounts).failed_rows) == 1
+    assert nights.calls() == before
+
+
 def test_without_the_memory_it_would_be_halved_every_night(poisoned: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "withheld_in", lambda *_, **__: None)
     monkeypatch.setattr(push, "lonely_in", lambda *_: changes._no_numbers())
