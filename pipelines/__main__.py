@@ -1,7 +1,8 @@
 """`python -m pipelines run <sync>`, `replay`, `list` and `home`: one process, Dagster underneath, words for people.
 
 Exit codes: 0 the run succeeded (failed rows are named, not hidden), 1 it failed, 2 the command cannot be read,
-75 another run holds the app. Dagster is imported late: what can be said without it is said at once.
+75 another run holds the app, 130 it was cancelled. Dagster is imported late: what can be said without it is said at
+once.
 """
 
 import argparse
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import dagster as dg
     from dagster_shared.error import SerializableErrorInfo
 
-SUCCEEDED, FAILED, BUSY = 0, 1, 75  # 75: EX_TEMPFAIL, try again later
+SUCCEEDED, FAILED, BUSY, INTERRUPTED = 0, 1, 75, 130  # 75: EX_TEMPFAIL, try again later; 130: as after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return SUCCEEDED
     except KeyboardInterrupt:
         _complain(_INTERRUPTED)
-        return FAILED
+        return INTERRUPTED
     except _Told as told:
         _complain(str(told))
         return told.code
@@ -125,6 +126,9 @@ def _tell(sync: str, result: "dg.ExecuteInProcessResult") -> int:
     if result.success:
         return SUCCEEDED
     problems = [text for event in result.all_events for text in _problems(event)]
+    if _INTERRUPTED in problems:
+        _complain(_INTERRUPTED)
+        return INTERRUPTED
     _complain("\n".join(["The run failed.", *problems, f"Run {result.run_id} in the UI tells more."]))
     return BUSY if any(_is_busy(event) for event in result.all_events) else FAILED
 
@@ -162,7 +166,7 @@ def _unforeseen(error: "SerializableErrorInfo | None") -> str:
     return _INTERRUPTED if interrupted else error.message.strip()
 
 
-_INTERRUPTED = "Interrupted. What was acknowledged is recorded; run again to go on from there."
+_INTERRUPTED = "The run was cancelled. What was acknowledged is recorded; run again to go on from there."
 
 
 def _definitions() -> "dg.Definitions":

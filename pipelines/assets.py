@@ -28,7 +28,7 @@ from pipelines.preflight import check_declared
 from pipelines.push import FrameSet, Push, PushResult
 from pipelines.refusal_memory import rules_of
 from pipelines.resources import Environment, EnvironmentResource, push_pool
-from pipelines.runs import is_from_a_shell, is_replay, patience_seconds
+from pipelines.runs import is_from_a_shell, is_replay, patience_seconds, report_cancelling
 from pipelines.sharing import take_turn
 from pipelines.store import KEPT_RUNS
 from pipelines.summary import Report, report_table, write_report
@@ -199,7 +199,7 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
         Engine(folder, memory_limit=current.memory_limit) as engine,
     ):
         with push.locked():
-            push.fold_leftovers(engine)
+            taken_over = push.fold_leftovers(engine)
             _prune(sync, current, manifest, run_id=context.run.run_id)
         states = {kind: push.acknowledged(kind) for kind in sync.mapping.account_types()}
         generations = {kind: state.current() for kind, state in states.items()}
@@ -228,6 +228,7 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
         invalid_by_reason=computed.invalid_by_reason,
         invalid_found=computed.invalid_found,
         generations=generations,
+        unsettled_calls=sum(folded.unsettled_calls for folded in taken_over),
         rules={kind: rules_of(mine, declared) for kind, mine in sync.mapping.account_types().items()},
     )
 
@@ -290,13 +291,15 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
                 result = work.run(frames, client)
             # What happened is handed on first, the page for analysts included; that the push stopped is said after it.
             yield from _push_results(sync, work, result)
-            if result.cancelled:
-                if is_from_a_shell(context.run):  # in the UI's words; without it Dagster takes Ctrl-C for a fault
-                    context.instance.report_run_canceling(context.run)
+            if result.cancellation.requested:
+                # Without it Dagster takes Ctrl-C for a fault. A node that is drained is one: the run may be retried.
+                if is_from_a_shell(context.run) or result.cancellation.is_by_hand:
+                    report_cancelling(context.instance, context.run.run_id)
                 raise dg.DagsterExecutionInterruptedError
             if result.stop:
                 raise PushStoppedError(
-                    f"The push stopped early. {result.stop.text} The rows not sent are in {result.failed_rows}."
+                    f"The push stopped early. {result.stop.text} What failed or was not sent is in "
+                    f"{result.failed_rows}; the next run goes on from here."
                 )
 
     return push

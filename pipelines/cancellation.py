@@ -15,9 +15,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C and the UI's "Terminate"; a 
 
 @dataclass(slots=True)
 class Cancellation:
-    """Whether the run was asked to end while `deferred_signals` lasted."""
+    """Whether the run was asked to end while `deferred_signals` lasted, and by which signal."""
 
-    requested: bool = False
+    by: signal.Signals | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self.by is not None
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Ctrl-C, and not the end of the machine."""
+        return self.by is signal.SIGINT
 
 
 @contextmanager
@@ -36,9 +45,9 @@ def deferred_signals(tell: Callable[[], None]) -> Iterator[Cancellation]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(_number: int, _frame: FrameType | None) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         restore()
-        cancellation.requested = True
+        cancellation.by = signal.Signals(number)
         tell()
 
     for number in SIGNALS:

@@ -5,6 +5,7 @@ Rows are numbers of the frame's Parquet file. Nothing here sends, or decides wha
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import ibis
 import ibis.expr.types as ir
@@ -108,7 +109,8 @@ def withheld_in(engine: Engine, frame: Frame, memory: ir.Table | None, *, rules:
     if memory is None or replay or not frame.counts.changed:
         return None
     rows = engine.numbered_parquet(f"withheld_frame_{frame.account_type}", frame.path)
-    return engine.materialize(f"withheld_{frame.account_type}", withheld_rows(rows, memory, rules=rules))
+    found = withheld_rows(rows, memory, rules=rules, now=datetime.now(UTC))
+    return engine.materialize(f"withheld_{frame.account_type}", found)
 
 
 def lonely_in(engine: Engine, frame: Frame, memory: ir.Table | None) -> npt.NDArray[np.int64]:

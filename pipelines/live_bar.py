@@ -48,7 +48,9 @@ class LiveBar:
         if self._gone:
             return
         try:
-            self._console.size = ConsoleDimensions(*os.get_terminal_size(self._console.file.fileno()))
+            columns, lines = os.get_terminal_size(self._console.file.fileno())
+            if columns and lines:  # a terminal without a size is one that nobody told of it, not one without room
+                self._console.size = ConsoleDimensions(columns, lines)
             self._opened().update(_Shown(text, share_done), refresh=True)
         except OSError:
             self._gone = True

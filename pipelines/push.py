@@ -25,7 +25,7 @@ from connectors.tencent_push.report import Progress, SinkReport
 from connectors.tencent_push.sink import Sink, SinkSettings
 from pipelines.acknowledged import AcknowledgedAttributes, Folded, Generation, Owner
 from pipelines.app_lock import locked, sending
-from pipelines.cancellation import deferred_signals
+from pipelines.cancellation import Cancellation, deferred_signals
 from pipelines.changes import (
     Exceptions,
     FrameChanges,
@@ -48,7 +48,7 @@ from pipelines.store import Store
 from pipelines.tally import Tally, tally_of
 from pipelines.target import Target
 
-_CANCELLED = StopCause(None, Reason.RUN_STOPPED, "The run was cancelled; the next one goes on from here.")
+_CANCELLED = StopCause(None, Reason.RUN_STOPPED, "The run was cancelled.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class FrameSet:
     invalid_found: int
     generations: Mapping[AccountType, Generation]
     rules: Mapping[AccountType, str]
+    unsettled_calls: int = 0  # of pushes that were cut off, taken over before the frames were computed
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ class PushResult:
     push_calls: Path = Path()
     push_call_count: int = 0
     stop: StopCause | None = None
-    cancelled: bool = False
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property
     def is_conserved(self) -> bool:
@@ -178,8 +179,9 @@ class Push:
             for ledger in acknowledged.leftover_ledgers():
                 folded.append(acknowledged.fold(engine, ledger, root=self.store.root))
                 self.report(
-                    f"A push that was cut off had {folded[-1].acknowledged:,} changes acknowledged and "
-                    f"{folded[-1].unsettled_calls} calls in flight; both are taken over"
+                    f"{kind}: an earlier push was cut off; {folded[-1].acknowledged:,} changes that it had "
+                    f"acknowledged are kept, and the rows of {folded[-1].unsettled_calls} calls without an answer on "
+                    "record are sent again"
                 )
         return folded
 
@@ -189,7 +191,7 @@ class Push:
         SIGINT and SIGTERM stop it in good order: the calls in flight are settled, what was not sent is written down.
         """
         self._require_same_target(frames)
-        result, stop = PushResult(frames), _Stop()
+        result, stop = PushResult(frames, unsettled_calls=frames.unsettled_calls), _Stop()
         with (
             self.locked(),
             self.store.temporary(self.run_id) as folder,
@@ -202,7 +204,7 @@ class Push:
                 self._require_current(frames, frame)
             refused = self._push_all(engine, frames, client, folder=folder, result=result, stop=stop)
             self._write_failed_rows(engine, frames, refused, result=result)
-        result.stop, result.cancelled = stop.cause, cancellation.requested
+        result.stop, result.cancellation = stop.cause, cancellation
         return result
 
     def _push_all(

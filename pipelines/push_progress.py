@@ -174,7 +174,7 @@ def progress_text(progress: Progress, rates: Rates, *, work: Work) -> str:
     ]
     rated = rates.seconds >= SHORTEST_RATE_SECONDS
     if progress.calls and rated:
-        parts.append(f"{rates.calls_per_second:.0f} calls/s ({_percent(rates.quota_use)} of the quota)")
+        parts.append(f"{rates.calls_per_second:.0f} calls/s ({_percent(min(1.0, rates.quota_use))} of the quota)")
     if progress.quota_share < 1:
         parts.append(f"slowed down to {_percent(progress.quota_share)}")
     if progress.resent_rows:

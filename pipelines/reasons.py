@@ -105,7 +105,7 @@ EXPLAINED_REFUSALS: Mapping[RefusalReason, Explained] = {
         (
             RefusalReason.RUN_STOPPED,
             "The run stopped before this row was sent.",
-            "Mend what stopped the run (its error tells); the next run goes on from here.",
+            "Mend what the run's error names; if somebody cancelled it, nothing has to be done. The next run sends it.",
         ),
         (
             RefusalReason.CALL_REFUSED,

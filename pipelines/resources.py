@@ -57,7 +57,7 @@ def push_pool(environ: Mapping[str, str] = os.environ) -> str:
     It is asked for when definitions load, which settings that cannot be used must not prevent: the run tells them.
     """
     try:
-        return POOL_PREFIX + Target(settings=settings_from(environ), calls_per_second=1.0).name
+        return POOL_PREFIX + Target(settings=settings_from(environ), calls_per_second=1.0).quota_name
     except SettingsError:
         return POOL_PREFIX + "settings_that_cannot_be_used"
 

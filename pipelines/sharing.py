@@ -7,16 +7,26 @@ own table under the push's name; Dagster then finds it claimed.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from threading import Event, Thread
 from time import monotonic, sleep
 
 import dagster as dg
 
 from pipelines.errors import AppBusyError
-from pipelines.runs import POOL_PREFIX, end_dead_runs, patience_seconds, process_tags
+from pipelines.runs import (
+    POOL_PREFIX,
+    end_dead_runs,
+    heartbeat_tags,
+    patience_seconds,
+    process_tags,
+    unheard_host,
+)
 
 POLL_SECONDS = 1.0
+HEARTBEAT_SECONDS = 60.0
+LAST_BEAT_SECONDS = 5.0  # how long the end of a run waits for a beat that is under way
 
 
 def put_limit_in_force(instance: dg.DagsterInstance, pool: str) -> None:
@@ -51,7 +61,9 @@ def busy_text(instance: dg.DagsterInstance, pool: str, *, own_run_id: str = "") 
         return f"Dagster's pool {pool} has a limit of {info.limit}; raise it to let runs push"
     run = instance.get_run_by_id(holders[0])
     named = f"run {holders[0]}" if run is None else f"run {run.run_id} of {run.job_name}"
-    return f"{named} pushes to the same app right now (Dagster's pool {pool})"
+    host = run and unheard_host(run)
+    remedy = f"; if its host {host} is gone, end it in the UI: the next start frees its slot" if host else ""
+    return f"{named} pushes to the same app right now (Dagster's pool {pool}){remedy}"
 
 
 @contextmanager
@@ -62,21 +74,51 @@ def shared(instance: dg.DagsterInstance, run: dg.DagsterRun, *, tell: Callable[[
     for pool in _pools(run):
         put_limit_in_force(instance, pool)
     try:
-        for pool in _pools(run, at_once=True):
-            _wait(instance, pool, run=run, is_there=partial(_is_free, instance, pool), tell=tell)
-        yield
+        with _heart(partial(_beat, instance, run)):
+            for pool in _pools(run, at_once=True):
+                _wait(instance, pool, run=run, is_there=partial(_is_free, instance, pool), tell=tell)
+            yield
     finally:
         if instance.event_log_storage.supports_global_concurrency_limits and _pools(run):
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
+@contextmanager
+def _heart(beat: Callable[[], None]) -> Iterator[None]:
+    """Calls `beat` every minute, beside what runs; what it raises is not the run's trouble, nor is its death."""
+    is_over = Event()
+
+    def keep_beating() -> None:
+        while not is_over.wait(HEARTBEAT_SECONDS):
+            with suppress(Exception):  # the history is locked or out of reach; the next beat may come through
+                beat()
+
+    thread = Thread(target=keep_beating, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join(LAST_BEAT_SECONDS)
+
+
+def _beat(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    instance.add_run_tags(run.run_id, heartbeat_tags())
+    for pool in _pools(run):
+        _free_ruled_out(instance, pool, run)
+
+
 def take_turn(instance: dg.DagsterInstance, run: dg.DagsterRun, *, step: str, tell: Callable[[str], None]) -> None:
     """Claim the slot that the step `step` of this run is going to need; nothing when the run has no such step.
 
-    Raises AppBusyError when another run still holds it after this run's patience.
+    A run of several syncs keeps the slot that it has for the push that comes first; Dagster claims it again for the
+    next one, when that is due. Raises AppBusyError when another run still holds it after this run's patience.
     """
     for pool in _pools(run):
         if instance.event_log_storage.supports_global_concurrency_limits:
+            _free_ruled_out(instance, pool, run)
+            if _claimed_steps(instance, pool, run.run_id):
+                continue
             _wait(
                 instance,
                 pool,
@@ -102,6 +144,27 @@ def _is_free(instance: dg.DagsterInstance, pool: str) -> bool:
 
 def _claim(instance: dg.DagsterInstance, pool: str, run_id: str, step: str) -> bool:
     return bool(instance.event_log_storage.claim_concurrency_slot(pool, run_id, step).is_claimed)
+
+
+def _claimed_steps(instance: dg.DagsterInstance, pool: str, run_id: str) -> list[str]:
+    info = instance.event_log_storage.get_concurrency_info(pool)
+    return [slot.step_key for slot in info.claimed_slots if slot.run_id == run_id]
+
+
+def _free_ruled_out(instance: dg.DagsterInstance, pool: str, run: dg.DagsterRun) -> None:
+    """Free what the run holds for a push whose frames failed: its other pushes would wait for it, for ever."""
+    storage = instance.event_log_storage
+    claimed = _claimed_steps(instance, pool, run.run_id) if storage.supports_global_concurrency_limits else []
+    if not claimed or run.execution_plan_snapshot_id is None:
+        return
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.STEP_SKIPPED}
+    ended = {
+        record.event_log_entry.step_key for record in instance.get_records_for_run(run.run_id, of_type=kinds).records
+    }
+    for step in instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).steps:
+        needed = {handle.step_key for each in step.inputs for handle in each.upstream_output_handles}
+        if step.key in claimed and ended & {step.key, *needed}:
+            storage.free_concurrency_slot_for_step(run.run_id, step.key)
 
 
 def _wait(

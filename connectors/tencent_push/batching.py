@@ -35,6 +35,7 @@ class Operation:
     narrowings: int = 0  # halvings of a call whose attempts were used up while others passed
     attempts_since: float = math.inf  # when the attempts that count now began: the first call, or the last narrowing
     blind_levels: int = 0  # narrowings since the API was last seen to answer others
+    company: int = 0  # rows of the last call, this one included
     batch_id: str | None = None  # of the last call
     cause: Cause | None = None  # why the last call did not settle it
     maybe_written: bool = False  # by any of its calls

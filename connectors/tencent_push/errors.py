@@ -85,7 +85,6 @@ class CatalogueEntry:
     `split_levels`: how often a refused call is halved; None means until the row stands alone.
     `stops_when_exhausted`: a call whose attempts (or split levels) are used up stops the run; otherwise its rows end
     as `errored` (or, for `split`, as rejected).
-    `stops_when_all_refused`: refusing every row with this code points at the app, not at the rows, and stops the run.
     `retryable`: pushing the same row again, unchanged, can succeed once what `fix` names has been done outside it.
     `maybe_written`: what was refused may nevertheless be stored, wholly or in part (undocumented, or a time-out).
     `too_large`: the call was larger than the API takes, so the calls after it are smaller, too.
@@ -100,7 +99,6 @@ class CatalogueEntry:
     source: str
     split_levels: int | None = None
     stops_when_exhausted: bool = False
-    stops_when_all_refused: bool = False
     retryable: bool = True
     maybe_written: bool = False
     too_large: bool = False
@@ -154,7 +152,6 @@ def _row(
     *,
     reason: Reason = Reason.CALL_REFUSED,
     source: str = _TABLE,
-    all_refused_stops: bool = False,
     retryable: bool = False,
     maybe_written: bool = False,
     too_large: bool = False,
@@ -168,7 +165,6 @@ def _row(
         meaning,
         fix,
         source,
-        stops_when_all_refused=all_refused_stops,
         retryable=retryable,
         maybe_written=maybe_written,
         too_large=too_large,
@@ -254,18 +250,18 @@ _ROWS = (
     _row(70402, "A field of the row is missing or not allowed.", "Check the account and its values for unusual text."),
     _row(80002, "The call is larger than the API takes.", _SMALLER, too_large=True),
     _row(90001, "The API could not read the row, or a field has the wrong type.",
-         "Check the row for unusual characters; if every row is refused, report it.", all_refused_stops=True),
+         "Check the row for unusual characters; if every row is refused, report it."),
     _row(90003, "The row names no account.", "Check the account column of the source."),
     _row(90012, "The account is not registered with the app.", _IMPORT, reason=Reason.ACCOUNT_UNKNOWN, retryable=True),
     _row(90018, "The call holds more accounts than the API takes.", _SMALLER, retryable=True, too_large=True),
     _row(90030, "The value is empty or longer than 50 UTF-8 bytes.", "Shorten the value in the source.", source=_OLDER),
     _row(90033, "An attribute is not declared for the app, or its value is not allowed.",
          "Declare the attribute (`python -m connectors.tencent_push declare NAME`) or correct the value.",
-         reason=Reason.ATTRIBUTE_UNDECLARED, source="1047/60565", all_refused_stops=True, maybe_written=True),
+         reason=Reason.ATTRIBUTE_UNDECLARED, source="1047/60565", maybe_written=True),
     _row(90035, "The attribute belongs to the other account type than the row's account, as Tencent knows it.",
          "Map it under the account type it was declared for (`python -m connectors.tencent_push attributes` tells), or "
          "correct an account that is of the other kind.",
-         reason=Reason.ATTRIBUTE_WRONG_ACCOUNT_TYPE, source="1047/60565", all_refused_stops=True, maybe_written=True),
+         reason=Reason.ATTRIBUTE_WRONG_ACCOUNT_TYPE, source="1047/60565", maybe_written=True),
     _row(90048, "The account does not exist.", _IMPORT, reason=Reason.ACCOUNT_UNKNOWN, source=_PUSH, retryable=True),
     _row(90056, "The call is larger than the API takes.", _SMALLER, source=_PUSH, too_large=True),
     _row(93000, "The call is larger than the API takes.", _SMALLER, too_large=True),

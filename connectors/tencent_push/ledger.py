@@ -212,7 +212,7 @@ def read_ledger(path: Path) -> LedgerContents:
     return LedgerContents(
         header=first["header"],
         acknowledged=proven,
-        uncertain={c: np.setdiff1d(_from_ranges(r), proven[c], assume_unique=True) for c, r in maybe_written.items()},
+        uncertain={c: _without(_from_ranges(r), proven[c]) for c, r in maybe_written.items()},
         refused={command: _last_words(entries, proven[command]) for command, entries in refused.items()},
         torn_bytes=scan.torn_bytes,
         unsettled_calls=len(open_calls),
@@ -231,7 +231,7 @@ def _last_words(
     newest_first = np.concatenate(parts)[::-1]
     numbers, at = np.unique(newest_first, return_index=True)
     last = which[::-1][at]
-    open_still = np.isin(numbers, acknowledged, assume_unique=True, invert=True)
+    open_still = np.isin(numbers, _without(numbers, acknowledged), assume_unique=True)
     found = {cause: numbers[open_still & (last == index)] for index, cause in enumerate(causes)}
     return {cause: refused for cause, refused in found.items() if refused.size}
 
@@ -323,11 +323,26 @@ def _to_ranges(numbers: Sequence[int]) -> list[int]:
 
 
 def _from_ranges(ranges: Sequence[int]) -> Numbers:
+    """Sorted and distinct; what touches or overlaps is joined first, so that the numbers are written out once."""
     pairs = np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
     if not len(pairs):
         return np.empty(0, dtype=np.int64)
-    return np.unique(np.concatenate([np.arange(first, last + 1, dtype=np.int64) for first, last in pairs]))
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    reached = np.maximum.accumulate(pairs[:, 1])
+    begins = np.concatenate([[True], pairs[1:, 0] > reached[:-1] + 1])
+    ends = np.concatenate([begins[1:], [True]])
+    joined = list(zip(pairs[begins, 0], reached[ends], strict=True))
+    if len(joined) == 1:
+        return np.arange(joined[0][0], joined[0][1] + 1, dtype=np.int64)
+    return np.concatenate([np.arange(first, last + 1, dtype=np.int64) for first, last in joined])
+
+
+def _without(numbers: Numbers, others: Numbers) -> Numbers:
+    """`numbers` that are not among `others`; both are sorted and distinct, and nothing of their size is made."""
+    places = np.searchsorted(others, numbers)
+    found = places < len(others)
+    found[found] = others[places[found]] == numbers[found]
+    return numbers[~found]
 
 
 def _os_fault(path: Path, error: OSError, *, doing: str) -> LedgerError:

@@ -287,4 +287,4 @@ def _row_cause(entry: CatalogueEntry, info: str | None, http_status: int | None)
 
 def stop_cause(entry: CatalogueEntry) -> StopCause:
     """The code's meaning and remedy, without Tencent's own text."""
-    return StopCause(entry.code, entry.reason, f"{entry.meaning} {entry.fix}")
+    return StopCause(entry.code, entry.reason, f"Code {entry.code}: {entry.meaning} {entry.fix}")

@@ -75,8 +75,11 @@ class SinkReport:
 
     @property
     def quota_use(self) -> float:
-        """The share of the quota that the busiest command had over the whole push; the others' has no part in it."""
-        return busiest(self.calls) / (self.seconds * self.quota) if self.seconds and self.quota else 0.0
+        """The share of the quota that the busiest command had over the whole push; the others' has no part in it.
+
+        The first call needs no time to wait for, so that a second with one call more than the quota is all of it.
+        """
+        return busiest(self.calls) / (self.seconds * self.quota + 1) if self.seconds and self.quota else 0.0
 
     def count(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:

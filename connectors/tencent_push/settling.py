@@ -112,6 +112,7 @@ class Settler:
             else:
                 operation.attempts_since = at
             operation.calls += 1
+            operation.company = len(batch.operations)
             operation.batch_id = batch.batch_id
 
     def never_sent(self, batch: Batch) -> None:
@@ -294,8 +295,13 @@ class Settler:
         )
         if kind is OutcomeKind.REJECTED:
             self._stop_if(self._all_refused.rejected(cause.code))
-            if cause.code is not None:
-                self._refused[cause.code, cause.whole].append(operation.change.number)
+            if operation.company == 1 and cause.code is not None and lookup(cause.code).too_large:
+                self._backlog.batch_size = self._settings.batch_size  # it was this row, and not the size of the calls
+        # What failed alone after its neighbours had passed will fail them again the next time they meet.
+        if cause.code is not None and (
+            kind is OutcomeKind.REJECTED or (operation.narrowings and operation.company == 1)
+        ):
+            self._refused[cause.code, cause.whole].append(operation.change.number)
         self._finish(operation, (*operation.refusals, refusal))
 
     def _finish(self, operation: Operation, refusals: tuple[Refusal, ...]) -> None:
@@ -310,7 +316,7 @@ class Settler:
 
     def _conclude(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
-        self._stop_if(self._too_many_failed.settled(outcome.kind))
+        self._stop_if(self._too_many_failed.settled(outcome))
 
     def _stop_if(self, cause: StopCause | None) -> None:
         if cause is not None:

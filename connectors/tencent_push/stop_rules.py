@@ -6,7 +6,7 @@ Counts only. What a code means stands in errors.py, and stopping itself is the s
 from collections.abc import Mapping
 
 from connectors.tencent_push.errors import Reason, lookup
-from connectors.tencent_push.outcomes import Cause, OutcomeKind, Settlement, StopCause
+from connectors.tencent_push.outcomes import Cause, Outcome, OutcomeKind, Settlement, StopCause
 
 _NO_CAUSE = Cause(Reason.RUN_STOPPED, None, None, maybe_written=False)
 
@@ -37,7 +37,10 @@ class ErroredInARow:
 
 
 class AllRefused:
-    """Every row so far, and many of them, was rejected with one code that points at the app and not at the rows."""
+    """Every row so far, and many of them, was rejected with one code, and for good: that is the app, not the rows.
+
+    Codes of rows that may be taken another night (an unknown account) say nothing of the kind.
+    """
 
     def __init__(self, rows: int) -> None:
         self._least_rows = rows
@@ -56,14 +59,18 @@ class AllRefused:
         self._code = code
         self._rows += 1
         entry = lookup(code)
-        if not entry.stops_when_all_refused or self._rows < self._least_rows:
+        if entry.retryable or self._rows < self._least_rows:
             return None
         text = f"All of the first {self._rows} rows were refused with code {code}. {entry.meaning} {entry.fix}"
         return StopCause(code, entry.reason, text)
 
 
 class TooManyFailed:
-    """More than this share of the settled changes failed, and enough of them are settled to say so."""
+    """More than this share of the settled changes failed, and enough of them are settled to say so.
+
+    Rows that were rejected and may be taken another night do not count, neither among the failed nor among the
+    settled: an account that Tencent does not know is tried every night, and on a quiet one there is little else.
+    """
 
     def __init__(self, fraction: float | None, *, rows: int) -> None:
         self._fraction = fraction
@@ -71,19 +78,24 @@ class TooManyFailed:
         self._settled = 0
         self._failed = 0
 
-    def settled(self, kind: OutcomeKind) -> StopCause | None:
-        if kind is OutcomeKind.NOT_ATTEMPTED:
+    def settled(self, outcome: Outcome) -> StopCause | None:
+        if outcome.kind is OutcomeKind.NOT_ATTEMPTED or _is_tried_every_night(outcome):
             return None
         self._settled += 1
-        self._failed += kind in (OutcomeKind.REJECTED, OutcomeKind.ERRORED)
+        self._failed += outcome.kind in (OutcomeKind.REJECTED, OutcomeKind.ERRORED)
         if self._fraction is None or self._settled < self._least_rows:
             return None
         if self._failed <= self._fraction * self._settled:
             return None
         text = (
-            f"{self._failed} of the {self._settled} changes settled so far failed, a share of "
-            f"{self._failed / self._settled:.4g}; guards.max_failed_fraction allows {self._fraction:g}. Look at the "
-            "failed rows and mend what they name, or raise guards.max_failed_fraction if so many failures are right. "
-            "The next run goes on from here."
+            f"{self._failed:,} of the first {self._settled:,} changes failed ({self._failed / self._settled:.2%}, not "
+            "counting rows that are tried every night); guards.max_failed_fraction allows "
+            f"{self._fraction:.2%}. Look at the failed rows and mend what they name, or raise the guard if so many "
+            "failures are right."
         )
         return StopCause(None, Reason.RUN_STOPPED, text)
+
+
+def _is_tried_every_night(outcome: Outcome) -> bool:
+    rejected = [refusal for refusal in outcome.refusals if refusal.kind is OutcomeKind.REJECTED]
+    return bool(rejected) and all(refusal.code is not None and lookup(refusal.code).retryable for refusal in rejected)

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -30,6 +31,8 @@ def test_the_first_signal_is_told_and_the_second_interrupts_as_before(how: signa
             requested.append(cancellation.requested)
             assert requested == [False, True]
             assert told == ["told"]
+            assert cancellation.by is how
+            assert cancellation.is_by_hand is (how is signal.SIGINT)
             os.kill(os.getpid(), how)
         os.kill(os.getpid(), how)
         assert told == ["told", "as before", "as before"]
@@ -59,8 +62,8 @@ def test_a_cancelled_run_writes_down_what_it_did_not_send_and_the_next_one_goes_
     wait_for_calls(project)
     process.send_signal(how)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
-    assert "Interrupted" in err
+    assert process.returncode == 130, err
+    assert "The run was cancelled" in err
     assert "Traceback" not in err
     assert re.search(r"acknowledged\s+[1-9]", out), "the summary of what was done stands there"
     assert list((project.folder / "data").glob("acknowledged/*/*/*/*.ledger")) == [], "nothing is left to take over"
@@ -83,6 +86,28 @@ def test_a_cancelled_run_writes_down_what_it_did_not_send_and_the_next_one_goes_
     with Emulator(project.folder / "data/emulator/example.sqlite") as emulator:
         state = dict(emulator.attributes())
     assert state == expect(files, example_attributes([str(file) for file in files])).attributes
+
+
+@pytest.mark.parametrize(
+    ("how", "ends_as"),
+    [(signal.SIGINT, dg.DagsterRunStatus.CANCELED), (signal.SIGTERM, dg.DagsterRunStatus.FAILURE)],
+    ids=["Ctrl-C is a wish", "a drained node is a fault, to be retried"],
+)
+def test_a_run_of_dagsters_own_command_ends_by_what_interrupted_it(
+    how: signal.Signals, ends_as: dg.DagsterRunStatus, tmp_path: Path
+) -> None:
+    project = Project.copy_to(tmp_path / "project")
+    project.make_profiles(6_000)
+    home = project.run("-m", "pipelines", "home").stdout.strip()
+    slow = Project(project.folder, {"DAGSTER_HOME": home, "TENCENT_PUSH_CALLS_PER_SECOND": "5"})
+    process = slow.start("-m", "dagster", "job", "execute", "-m", "pipelines.definitions", "-j", "example")
+    with ThreadPoolExecutor(1) as threads:
+        told = threads.submit(process.communicate, timeout=120)
+        wait_for_calls(project)
+        process.send_signal(how)
+        _, err = told.result()
+    assert statuses(project) == [ends_as], err
+    assert list((project.folder / "data").glob("acknowledged/*/*/*/*.ledger")) == [], "it ended in good order"
 
 
 def wait_for_calls(project: Project) -> None:

@@ -134,7 +134,7 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
     ran = fast.run("-m", "pipelines", "run", "example")
     assert ran.returncode == 0, ran.stderr
     assert "it is marked as failed now" in ran.stderr
-    assert re.search(r"cut off had [1-9][\d,]* changes acknowledged", ran.stderr)
+    assert re.search(r"cut off; [1-9][\d,]* changes that it had acknowledged are kept", ran.stderr)
     assert re.search(r", [1-9][\d,]* unchanged\n", ran.stdout)
     files = sorted((project.folder / "data/sample_profiles").glob("*.parquet"))
     with Emulator(project.folder / "data/emulator/example.sqlite") as emulator:

@@ -14,6 +14,7 @@ from connectors.tencent_push.emulator import (
     HalfBody,
     NotJson,
     RefuseCall,
+    RefuseRows,
     ResetAfterWrite,
     ResetBeforeWrite,
     SeenCall,
@@ -155,8 +156,7 @@ def test_a_push_that_fails_more_often_than_the_guard_allows_stops(
     accounts = [f"u{number}" for number in range(3_000)]
     attributes = guarded(live_app, fraction=fraction)
     assert night(folder, dict.fromkeys(accounts, "x"), attributes).succeeded
-    for account in accounts[::3]:
-        live_app.forget(account)
+    live_app.faults.add(RefuseRows(dict.fromkeys(accounts[::3], 70402)), times=None)
     ran = night(folder, dict.fromkeys(accounts, "y"), attributes)
     assert ran.succeeded is not stops
     tally = ran.pushed.tallies[AccountType.USER_ID]
@@ -171,8 +171,7 @@ def test_a_push_that_fails_more_often_than_the_guard_allows_stops(
 def test_the_guard_on_failures_does_not_apply_to_a_first_run(folder: Path, live_app: Emulator) -> None:
     accounts = [f"u{number}" for number in range(3_000)]
     attributes = guarded(live_app, fraction=0.01)
-    for account in accounts[::3]:
-        live_app.forget(account)
+    live_app.faults.add(RefuseRows(dict.fromkeys(accounts[::3], 70402)), times=None)
     ran = night(folder, dict.fromkeys(accounts, "x"), attributes)
     assert ran.succeeded, ran.failure
     assert len(ran.failed_rows) == 1_000

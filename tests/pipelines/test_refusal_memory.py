@@ -1,6 +1,7 @@
 """What was refused for good is remembered: the same request costs no call the next night, a changed one is sent."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 
 from connectors.tencent_push.emulator import Emulator, RefuseCall, RefuseRows
 from connectors.tencent_push.protocol import AccountType, Command
-from pipelines import changes, push
+from pipelines import changes, push, refusal_memory
 from pipelines.engine import Engine
 from pipelines.mapping import AccountMapping
-from pipelines.refusal_memory import is_worth_remembering, rules_of
+from pipelines.refusal_memory import are_odd_rows, is_worth_remembering, rules_of
 from pipelines.runs import REPLAY
 from tests.running import Ran, make_sync, run, write_profiles
 
@@ -168,14 +169,55 @@ def test_an_unknown_account_that_fails_whole_calls_is_tried_alone(nights: Nights
     nights.app.faults.add(RefuseCall(70107), accounts={"u1"}, times=None)
     accounts: Cities = {f"u{n}": "x" for n in range(100)}
     assert len(nights.night(accounts).failed_rows) == 1
+    for city in ("y", "z"):
+        before = nights.calls()
+        ran = nights.night(dict.fromkeys(accounts, city))
+        assert [(row["account"], row["call_attempts"]) for row in ran.failed_rows] == [("u1", 1)]
+        assert nights.calls() - before == 2, "whatever it asks for, it goes alone"
+
+
+def test_a_row_that_the_api_stumbles_over_goes_alone_the_next_night(nights: Nights) -> None:
+    """Nobody knows whether an error of the API's own stays: the row is tried again, but its neighbours are spared."""
+    nights.app.faults.add(RefuseCall(91000), accounts={"u1"}, times=None)
+    accounts = {f"u{n}": "x" for n in range(300)}
+    assert [(row["account"], row["outcome"]) for row in nights.night(accounts).failed_rows] == [("u1", "errored")]
     before = nights.calls()
     ran = nights.night(dict.fromkeys(accounts, "y"))
-    assert len(ran.failed_rows) == 1
-    assert nights.calls() - before > 2, "another value: it is not known to be refused"
-    before = nights.calls()
-    ran = nights.night(dict.fromkeys(accounts, "z") | {"u1": "y"})
-    assert [(row["account"], row["call_attempts"]) for row in ran.failed_rows] == [("u1", 1)]
-    assert nights.calls() - before == 2
+    assert [(row["account"], row["outcome"]) for row in ran.failed_rows] == [("u1", "errored")]
+    assert nights.calls() - before <= 3 + 6, "three calls, and the attempts of the one that goes alone"
+
+
+@pytest.mark.parametrize("fault", ["the call", "its rows"])
+def test_an_incident_at_the_app_is_not_taken_for_the_fault_of_its_rows(fault: str, nights: Nights) -> None:
+    """What is refused by the hundred is sent again the next night, whatever the code says."""
+    accounts = {f"u{n}": "x" for n in range(1_500)}
+    befallen = RefuseCall(90033) if fault == "the call" else RefuseRows(dict.fromkeys(accounts, 90033))
+    nights.app.faults.add(befallen, accounts=set(accounts), times=None)
+    assert not nights.night(accounts).succeeded
+    nights.app.faults.clear()
+    ran = nights.night(accounts)
+    assert ran.succeeded, ran.failure
+    assert (ran.failed_rows, ran.pushed.withheld) == ([], {AccountType.USER_ID: 0})
+    assert len(dict(nights.app.attributes())) == 1_500
+
+
+def test_what_is_remembered_is_tried_once_more_after_a_week(poisoned: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = poisoned.calls()
+    monkeypatch.setattr(refusal_memory, "REMEMBERED", timedelta(0))
+    assert len(poisoned.night(MANY).failed_rows) == 1
+    assert poisoned.calls() - before == 1
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("refused", "acknowledged", "odd"),
+    [
+        *((1, 199_999, True), (100, 500, True), (101, 500, False), (2_000, 200_000, True), (2_001, 200_000, False)),
+        *((1, 0, False), (3, 3, True), (80, 20, False)),
+    ],
+)
+def test_only_a_few_rows_beside_what_was_taken_are_odd(refused: int, acknowledged: int, odd: bool) -> None:
+    assert are_odd_rows(refused, acknowledged=acknowledged) is odd
 
 
 def test_a_refused_removal_is_remembered_by_itself_and_what_is_set_goes_on(nights: Nights) -> None:

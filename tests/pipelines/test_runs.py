@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psutil
@@ -11,19 +12,23 @@ import pytest
 
 from pipelines import runs
 from pipelines.runs import (
+    ALIVE_AT,
     BEGAN,
     FROM_A_SHELL,
     HOST,
     POOL_PREFIX,
     PROCESS,
     REPLAY,
+    SILENT_SECONDS,
     active_run,
     end_dead_runs,
     is_from_a_shell,
     is_replay,
     patience_seconds,
     process_tags,
+    report_cancelling,
     shell_tags,
+    unheard_host,
 )
 
 POOL = f"{POOL_PREFIX}one-app"
@@ -114,6 +119,68 @@ def test_a_run_that_may_be_alive_stays_with_its_slot(instance: dg.DagsterInstanc
     assert active_run(instance, "nightly") == run_id
     assert active_run(instance, "another") is None
     assert holders(instance) == [run_id]
+
+
+def silent(seconds: float) -> dict[str, str]:
+    """The tags of a run on another host that was last heard of that long ago."""
+    return {
+        HOST: "another-host",
+        PROCESS: "1",
+        ALIVE_AT: (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds"),
+    }
+
+
+def test_a_run_of_another_host_that_was_silent_for_ten_minutes_is_dead(instance: dg.DagsterInstance) -> None:
+    alive, dead = started(instance, silent(SILENT_SECONDS - 60)), started(instance, silent(SILENT_SECONDS + 5))
+    assert claim(instance, dead)
+    assert end_dead_runs(instance) == [dead]
+    assert holders(instance) == []
+    assert status(instance, alive) is dg.DagsterRunStatus.STARTED
+    told = [entry.get_dagster_event().message or "" for entry in instance.all_logs(dead)]
+    assert any("its host another-host is taken for gone" in text for text in told)
+
+
+def test_on_this_host_its_process_tells_whether_a_silent_run_lives(instance: dg.DagsterInstance) -> None:
+    started(instance, {ALIVE_AT: silent(SILENT_SECONDS + 5)[ALIVE_AT]})
+    assert end_dead_runs(instance) == []
+
+
+def test_a_silent_run_that_speaks_again_before_it_is_marked_lives(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = started(instance, silent(SILENT_SECONDS + 5))
+    is_gone = runs._is_gone
+
+    def speaks_again(run: dg.DagsterRun) -> bool:
+        instance.add_run_tags(run_id, runs.heartbeat_tags())
+        return is_gone(run)
+
+    monkeypatch.setattr(runs, "_is_gone", speaks_again)
+    assert end_dead_runs(instance) == []
+    assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
+
+
+@pytest.mark.parametrize("beat", ["", "yesterday", "2026-01-01T00:00:00"], ids=["none", "no time", "no zone"])
+def test_a_run_of_another_host_without_a_heartbeat_that_can_be_read_is_left_alone(
+    instance: dg.DagsterInstance, beat: str
+) -> None:
+    run_id = started(instance, {**silent(0), ALIVE_AT: beat})
+    assert end_dead_runs(instance) == []
+    unheard, heard = instance.get_run_by_id(run_id), instance.get_run_by_id(started(instance, silent(0)))
+    here = instance.get_run_by_id(started(instance, {}))
+    assert unheard is not None
+    assert heard is not None
+    assert here is not None
+    assert [unheard_host(run) for run in (unheard, heard, here)] == ["another-host", None, None]
+
+
+def test_a_run_is_reported_as_cancelling_once(instance: dg.DagsterInstance) -> None:
+    run_id = started(instance, {})
+    for _ in range(2):
+        report_cancelling(instance, run_id)
+        assert status(instance, run_id) is dg.DagsterRunStatus.CANCELING
+    told = [entry.get_dagster_event().event_type for entry in instance.all_logs(run_id) if entry.is_dagster_event]
+    assert told.count(dg.DagsterEventType.RUN_CANCELING) == 1
 
 
 def test_a_run_that_was_launched_but_has_not_named_its_process_stays(instance: dg.DagsterInstance) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from pipelines import sharing
 from pipelines.definitions import defs
 from pipelines.errors import AppBusyError
 from pipelines.resources import EnvironmentResource, push_pool
-from pipelines.runs import FROM_A_SHELL, PROCESS, RUN, end_dead_runs, process_tags
+from pipelines.runs import ALIVE_AT, FROM_A_SHELL, HOST, PROCESS, RUN, end_dead_runs, process_tags
 from pipelines.sharing import busy_text, put_limit_in_force, take_turn
 from tests.project import Project
 
@@ -260,6 +261,163 @@ def test_a_run_that_pushes_nothing_waits_for_nobody(
     assert ran.success
 
 
+def two_syncs(*, first_is_skipped: bool = False) -> dg.JobDefinition:
+    """Both get their frames, and then both push: in one run, as when two syncs are materialized together."""
+
+    def sync(name: str, breaks: bool) -> tuple[dg.OpDefinition, dg.OpDefinition]:
+        @dg.op(name=f"{name}_frames")
+        def frames_of(context: dg.OpExecutionContext, environment: EnvironmentResource) -> int:
+            take_turn(context.instance, context.run, step=f"{name}_push", tell=context.log.info)
+            if breaks:
+                raise dg.Failure("a check failed")
+            return 1
+
+        @dg.op(name=f"{name}_push", pool=POOL)
+        def push_of(context: dg.OpExecutionContext, environment: EnvironmentResource, number: int) -> None:
+            (slot,) = context.instance.event_log_storage.get_concurrency_info(POOL).claimed_slots
+            assert (slot.run_id, slot.step_key) == (context.run_id, f"{name}_push")
+
+        return frames_of, push_of
+
+    (one_frames, one_push), (two_frames, two_push) = sync("one", first_is_skipped), sync("two", False)
+
+    @dg.job(resource_defs={"environment": EnvironmentResource()})
+    def both() -> None:
+        one_push(one_frames())
+        two_push(two_frames())
+
+    return both
+
+
+def no_pause(_: float) -> None:
+    raise AssertionError("it waited")
+
+
+def test_a_run_of_two_syncs_does_not_wait_for_itself(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "sleep", no_pause)
+    ran = two_syncs().execute_in_process(instance=instance)
+    assert ran.success, "Dagster claimed the slot for the second push when the first had ended"
+    started = [event.step_key for event in ran.all_events if event.is_step_start]
+    assert started[:2] == ["one_frames", "two_frames"], "the second takes its turn while the first has the slot"
+    assert busy_text(instance, POOL) is None
+
+
+def test_a_push_that_was_ruled_out_keeps_no_slot_from_the_runs_other_push(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "sleep", no_pause)
+    ran = two_syncs(first_is_skipped=True).execute_in_process(instance=instance, raise_on_error=False)
+    started = {event.step_key for event in ran.all_events if event.is_step_start}
+    assert started == {"one_frames", "two_frames", "two_push"}
+    assert "two_push" in {event.step_key for event in ran.all_events if event.is_step_success}
+
+
+def test_a_busy_pool_whose_holder_gives_no_sign_of_life_says_what_to_do(instance: dg.DagsterInstance) -> None:
+    holder = hold(instance)
+    assert "if its host" not in str(busy_text(instance, POOL))
+    instance.add_run_tags(holder.run_id, {HOST: "another-host"})
+    assert "if its host" not in str(busy_text(instance, POOL)), "it has a heartbeat"
+    instance.add_run_tags(holder.run_id, {ALIVE_AT: ""})
+    told = str(busy_text(instance, POOL))
+    assert "if its host another-host is gone, end it in the UI: the next start frees its slot" in told
+    instance.report_run_canceled(holder)
+    end_dead_runs(instance)
+    assert busy_text(instance, POOL) is None
+
+
+@pytest.fixture
+def fast_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "HEARTBEAT_SECONDS", 0.001)
+
+
+def hearts() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+
+@pytest.mark.usefixtures("fast_heart")
+def test_a_run_says_that_it_lives_until_it_ends(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed, beats = threading.Event(), iter(range(1_000_000))
+    add_run_tags = instance.add_run_tags
+
+    def note(run_id: str, tags: dict[str, str]) -> None:
+        add_run_tags(run_id, tags)
+        if tags == {ALIVE_AT: "beat 1"}:
+            renewed.set()
+
+    @dg.op
+    def waits_for_a_beat(environment: EnvironmentResource) -> None:
+        assert renewed.wait(60)
+        assert [thread.daemon for thread in hearts()] == [True], "it keeps no process alive"
+
+    @dg.job(resource_defs={"environment": EnvironmentResource()})
+    def lives() -> None:
+        waits_for_a_beat()
+
+    monkeypatch.setattr(sharing, "heartbeat_tags", lambda: {ALIVE_AT: f"beat {next(beats)}"})
+    monkeypatch.setattr(instance, "add_run_tags", note)
+    ran = lives.execute_in_process(instance=instance)
+    assert ran.success
+    assert hearts() == []
+    run = instance.get_run_by_id(ran.run_id)
+    assert run is not None
+    assert run.tags[ALIVE_AT].startswith("beat ")
+
+
+@pytest.mark.usefixtures("fast_heart")
+def test_a_history_that_takes_no_heartbeat_breaks_no_run(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = threading.Semaphore(0)
+
+    def locked() -> dict[str, str]:
+        tries.release()
+        raise sqlite3.OperationalError("database is locked")
+
+    @dg.op
+    def waits_for_two_tries(environment: EnvironmentResource) -> None:
+        assert tries.acquire(timeout=60)
+        assert tries.acquire(timeout=60), "it goes on trying"
+
+    @dg.job(resource_defs={"environment": EnvironmentResource()})
+    def goes_on() -> None:
+        waits_for_two_tries()
+
+    monkeypatch.setattr(sharing, "heartbeat_tags", locked)
+    assert goes_on.execute_in_process(instance=instance).success
+    assert hearts() == []
+
+
+def test_a_heart_that_hangs_does_not_keep_the_run_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "LAST_BEAT_SECONDS", 0.01)
+    began, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        began.set()
+        let_go.wait(60)
+
+    with sharing._heart(hang):
+        assert began.wait(60)
+    (left,) = hearts()
+    let_go.set()
+    left.join(60)
+    assert hearts() == []
+
+
+def test_a_beat_frees_what_a_push_that_was_ruled_out_holds(instance: dg.DagsterInstance) -> None:
+    ran = two_syncs(first_is_skipped=True).execute_in_process(instance=instance, raise_on_error=False)
+    run = instance.get_run_by_id(ran.run_id)
+    assert run is not None
+    for step, held in (("two_push", ["two_push"]), ("one_push", [])):
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        assert instance.event_log_storage.claim_concurrency_slot(POOL, run.run_id, step).is_claimed
+        sharing._beat(instance, run)
+        claimed = instance.event_log_storage.get_concurrency_info(POOL).claimed_slots
+        assert [slot.step_key for slot in claimed] == held
+
+
 @dataclass(frozen=True, slots=True)
 class Pushing:
     """A sync in mid-push, as Dagster's daemon starts it, and a project on what counts as another host."""
@@ -328,6 +486,21 @@ def test_a_run_from_a_shell_ends_at_once_with_75_and_names_the_run_that_pushes(p
     assert ran.returncode == 75, ran.stderr
     assert f"run {pushing.run_id} of example pushes to the same app right now" in ran.stderr
     assert "profiles" not in ran.stdout
+
+
+def test_two_real_syncs_in_one_run_push_one_after_the_other(tmp_path: Path) -> None:
+    project = Project.copy_to(tmp_path / "project")
+    project.make_profiles(300)
+    shutil.copytree(project.yaml.parent, project.yaml.parents[1] / "second")
+    home = project.folder / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    both = Project(project.folder, {"DAGSTER_HOME": str(home)})
+    ran = both.run("-m", "dagster", "asset", "materialize", "--select", "*", "-m", "pipelines.definitions")
+    assert ran.returncode == 0, ran.stderr
+    assert "Waiting: " not in ran.stderr
+    for sync in ("example", "second"):
+        assert list((project.folder / "data/push_calls" / f"sync={sync}").rglob("*.parquet"))
 
 
 def example() -> dg.JobDefinition:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from connectors.tencent_push.client import Client, Credentials
@@ -10,6 +9,7 @@ from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.errors import TargetUnreachableError
 from connectors.tencent_push.protocol import AccountType
 from connectors.tencent_push.settings import Settings
+from pipelines import target
 from pipelines.errors import DataFolderError
 from pipelines.store import Store
 from pipelines.target import Target
@@ -120,15 +120,44 @@ def test_every_app_at_every_host_has_a_name_of_its_own() -> None:
     assert not [name for name in names if set(name) & set('/\\:*?"<>|')]
 
 
-def test_a_live_app_has_one_lock_on_the_machine_and_the_emulators_one_per_data_folder(
+def test_an_app_has_one_quota_whatever_address_its_calls_go_to_but_test_servers_are_many() -> None:
+    assert live("https://console.tim.qq.com").quota_name == live("https://proxy.example").quota_name == "1400000001"
+    assert live("https://console.tim.qq.com", sdkappid=1400000002).quota_name == "1400000002"
+    for server in (live("http://127.0.0.1:8080"), live("http://localhost:8081"), EMBEDDED):
+        assert server.quota_name == server.name
+
+
+def test_a_live_app_has_one_lock_on_the_machine_and_one_in_each_data_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platformdirs, "user_state_dir", lambda name: str(tmp_path / name))
-    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
-    app = live("https://console.tim.qq.com")
-    assert app.lock_file(one) == app.lock_file(other)
-    assert EMBEDDED.lock_file(one) != EMBEDDED.lock_file(other)
-    assert EMBEDDED.lock_file(one).is_relative_to(one.root)
+    app, store = live("https://console.tim.qq.com"), Store(tmp_path / "data")
+    before = app.machine_lock()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user's"))
+    assert before is not None
+    assert before == app.machine_lock() == live("https://proxy.example").machine_lock()
+    assert before.name == "1400000001.lock"
+    assert app.data_lock(store).is_relative_to(store.root)
+    assert app.data_lock(store) != app.data_lock(Store(tmp_path / "other"))
+
+
+def test_the_emulator_is_held_by_its_data_folder_alone(tmp_path: Path) -> None:
+    assert EMBEDDED.machine_lock() is None
+    assert EMBEDDED.data_lock(Store(tmp_path)) == tmp_path / "locks/emulator-1400000000.lock"
+
+
+def test_users_meet_in_the_first_folder_where_all_of_them_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = {"missing": None, "administrators": 0o755, "open, but anybody may remove": 0o777, "for all": 0o1777}
+    for name, mode in modes.items():
+        if mode is not None:
+            (tmp_path / name).mkdir()
+            (tmp_path / name).chmod(mode)
+    monkeypatch.setattr(target, "MEETING_PLACES", [tmp_path / name for name in modes])
+    assert target.meeting_place() == tmp_path / "for all"
+    monkeypatch.setattr(target, "MEETING_PLACES", [tmp_path / "missing"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    assert target.meeting_place() == tmp_path / "temporary"
 
 
 def test_no_text_of_a_target_holds_its_key() -> None:

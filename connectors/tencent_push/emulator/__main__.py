@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         emulator.faults.add(RefuseCall(code), skip=number - 1)
     for account, code in arguments.poison:
         emulator.faults.add(RefuseCall(code), accounts=[account], times=None)
+    shown = arguments.secret_key if arguments.secret_key == EMULATOR_CREDENTIALS.secret_key else "..."
+    sys.stderr.write(
+        f"export TENCENT_PUSH_BASE_URL={emulator.base_url} TENCENT_PUSH_SDKAPPID={arguments.sdkappid} "
+        f"TENCENT_PUSH_IDENTIFIER={arguments.identifier} TENCENT_PUSH_SECRET_KEY={shown}\n"
+    )
     _serve(emulator, report=arguments.report)
     return 0
 

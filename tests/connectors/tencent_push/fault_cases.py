@@ -113,6 +113,7 @@ class Case:
     resent_rows: int | None = None
     read_timeout_seconds: float = 10.0
     size: int = ROWS
+    left_alone: frozenset[int] = frozenset()  # rows found by narrowing a call down to them
     in_turn: bool = False  # the number of calls depends on which batch is the last
     settings: SinkSettings = SETTINGS
 
@@ -125,10 +126,12 @@ class Case:
         return {number: row for numbers, row in self.rows.items() for number in numbers}
 
     def rejected(self) -> dict[tuple[int, bool], list[int]]:
-        """The rows refused for good, by code and whether it stood on the whole call: what the next night must know."""
+        """The rows refused for good, and those that a narrowed call left alone, by code and whether it stood on the
+        whole call: what the next night must know.
+        """
         refused: dict[tuple[int, bool], list[int]] = {}
         for number, row in sorted(self.by_row().items()):
-            if row.kind is OutcomeKind.REJECTED and row.code is not None:
+            if row.code is not None and (row.kind is OutcomeKind.REJECTED or number in self.left_alone):
                 refused.setdefault((row.code, self.call_code is not None), []).append(number)
         return refused
 

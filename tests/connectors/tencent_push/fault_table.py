@@ -268,7 +268,9 @@ def poison_cases(name: str, poison: frozenset[int]) -> Iterator[Case]:
     )
 
 
-def narrowed(name: str, poison: frozenset[int], *, calls: int, attempts: Mapping[int, int] | None = None) -> Case:
+def narrowed(
+    name: str, poison: frozenset[int], *, calls: int, attempts: Mapping[int, int] | None = None, found: bool = True
+) -> Case:
     """Refused with an error of the API's own: after all attempts the call is narrowed down, with few for each half."""
     halved = {number: ATTEMPTS + NARROWED_ATTEMPTS * (halving_calls_of(number) - 1) for number in sorted(poison)}
     return Case(
@@ -280,6 +282,7 @@ def narrowed(name: str, poison: frozenset[int], *, calls: int, attempts: Mapping
             for number, calls_of_row in {**halved, **(attempts or {})}.items()
         },
         call_code=91000,
+        left_alone=poison if found else frozenset(),
         in_turn=True,  # it is narrowed while other calls pass, and which do so depends on their order
     )
 
@@ -296,6 +299,7 @@ NARROWED = [
         POISON["a hundred"],
         calls=33,
         attempts=dict.fromkeys(SECOND, ATTEMPTS + (1 + BLIND_LEVELS) * NARROWED_ATTEMPTS),
+        found=False,
     ),
 ]
 MATRIX = [*NETWORK, *CALL_CODES, *ROW_CODES, *POISONED, *NARROWED]

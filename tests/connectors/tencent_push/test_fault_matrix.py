@@ -346,7 +346,7 @@ def on_call(entry: CatalogueEntry) -> tuple[object, ...]:
 
 
 def on_row(entry: CatalogueEntry) -> tuple[object, ...]:
-    return "row", entry.on_row, entry.stops_when_all_refused
+    return "row", entry.on_row, entry.retryable
 
 
 def uncovered(cases: Iterable[Case], faults: Iterable[Fault]) -> set[object]:

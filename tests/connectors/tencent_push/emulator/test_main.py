@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from connectors.tencent_push.emulator import Emulator
+from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.emulator.__main__ import main
 
 MODULE = "connectors.tencent_push.emulator"
@@ -197,3 +197,17 @@ def test_it_reports_its_calls_when_asked_and_at_the_end(running: Running) -> Non
 def test_names_that_no_slot_takes_end_with_1(data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(data_file), "--declare", "x" * 51]) == 1
     assert "50" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"), [([], EMULATOR_CREDENTIALS.secret_key), (["--secret-key", "own-key"], "...")]
+)
+def test_it_says_how_to_point_a_run_at_it_and_keeps_a_key_of_ones_own_to_itself(
+    running: Running, capfd: pytest.CaptureFixture[str], arguments: list[str], shown: str
+) -> None:
+    with running(*arguments) as (process, _):
+        process.terminate()
+        process.wait(30)
+    told = capfd.readouterr().err.strip()
+    assert "export TENCENT_PUSH_BASE_URL=http://127.0.0.1:" in told
+    assert told.endswith(f"TENCENT_PUSH_SECRET_KEY={shown}")
