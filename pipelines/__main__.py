@@ -32,12 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for command in (run, replay):
         command.add_argument("sync", help="the name of a folder below pipelines/defs")
+        command.add_argument("--without-guards", action="store_true", help="let this one run pass the YAML's guards")
     commands.add_parser("list", help="name the syncs")
     commands.add_parser("home", help="name the folder of Dagster's history, for `export DAGSTER_HOME=...`")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command in {"run", "replay"}:
-            return _run(chosen.sync, is_replay=chosen.command == "replay")
+            is_replay = chosen.command == "replay"
+            return _run(chosen.sync, is_replay=is_replay, without_guards=chosen.without_guards)
         _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
         return SUCCEEDED
     except KeyboardInterrupt:
@@ -66,7 +68,7 @@ def _home() -> str:
         raise _Told(f"Error: {error}") from None
 
 
-def _run(sync: str, *, is_replay: bool) -> int:
+def _run(sync: str, *, is_replay: bool, without_guards: bool) -> int:
     from pipelines.app_lock import locked  # noqa: PLC0415  late, as above
     from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, so that --help is instant
     from pipelines.instance import dagster_instance  # noqa: PLC0415  late, as above
@@ -94,7 +96,7 @@ def _run(sync: str, *, is_replay: bool) -> int:
             raise_on_error=False,
             run_config={"loggers": {"progress": {}}},
             run_id=run_id,
-            tags=shell_tags(run_id, is_replay=is_replay),
+            tags=shell_tags(run_id, is_replay=is_replay, without_guards=without_guards),
         )
     return _tell(sync, result)
 
@@ -142,6 +144,8 @@ def _problems(event: "dg.DagsterEvent") -> list[str]:
         check = event.asset_check_evaluation_data
         if check.passed or not check.blocking:
             return []
+        if check.description:
+            return [check.description]
         numbers = ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
         return [f"Check {check.check_name} of {check.asset_key.to_user_string()} failed: {numbers}"]
     if not event.is_step_failure:

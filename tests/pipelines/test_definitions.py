@@ -66,7 +66,7 @@ def test_the_conservation_checks_block(definitions: dg.Definitions) -> None:
         *(
             f"{kind}_attributes:{check}"
             for kind in ("user_id", "registration_id")
-            for check in ("conservation", "one_row_per_account", "values_within_limits")
+            for check in ("conservation", "guards", "one_row_per_account", "values_within_limits")
         ),
     }
 
