@@ -1,4 +1,4 @@
-"""`python -m pipelines run <sync>`, `replay`, `list` and `home`: one process, Dagster underneath, words for people.
+"""`python -m pipelines run <sync>` and the other commands: one process, Dagster underneath, words for people.
 
 Exit codes: 0 the run succeeded (failed rows are named, not hidden), 1 it failed, 2 the command cannot be read,
 75 another run holds the app. Dagster is imported late: what can be said without it is said at once.
@@ -20,6 +20,26 @@ SUCCEEDED, FAILED, BUSY = 0, 1, 75  # 75: EX_TEMPFAIL, try again later
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        match chosen.command:
+            case "run" | "replay":
+                is_replay = chosen.command == "replay"
+                return _run(chosen.sync, is_replay=is_replay, without_guards=chosen.without_guards)
+            case "plan":
+                return _plan(chosen.sync)
+            case _:
+                _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
+                return SUCCEEDED
+    except KeyboardInterrupt:
+        _complain(_INTERRUPTED)
+        return FAILED
+    except _Told as told:
+        _complain(str(told))
+        return told.code
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run one sync from its source to the failed rows")
@@ -30,24 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "not sent again until it, the mapping or the declared attributes change. In Dagster's own page, a run with the "
         "tag attribute_sync/replay: true does the same.",
     )
-    for command in (run, replay):
+    plan = commands.add_parser(
+        "plan",
+        help="tell what a run would do now; nothing is sent",
+        description="Everything up to the frames and their checks. Neither the app nor a run that pushes meanwhile is "
+        "disturbed; the plan's frames are its own. Accounts and values are shown by their first character and length.",
+    )
+    for command in (run, replay, plan):
         command.add_argument("sync", help="the name of a folder below pipelines/defs")
+    for command in (run, replay):
         command.add_argument("--without-guards", action="store_true", help="let this one run pass the YAML's guards")
     commands.add_parser("list", help="name the syncs")
     commands.add_parser("home", help="name the folder of Dagster's history, for `export DAGSTER_HOME=...`")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.command in {"run", "replay"}:
-            is_replay = chosen.command == "replay"
-            return _run(chosen.sync, is_replay=is_replay, without_guards=chosen.without_guards)
-        _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
-        return SUCCEEDED
-    except KeyboardInterrupt:
-        _complain(_INTERRUPTED)
-        return FAILED
-    except _Told as told:
-        _complain(str(told))
-        return told.code
+    return parser
 
 
 class _Told(Exception):  # noqa: N818  no error of its own: a text and an exit code
@@ -69,8 +84,26 @@ def _home() -> str:
 
 
 def _run(sync: str, *, is_replay: bool, without_guards: bool) -> int:
-    from pipelines.app_lock import locked  # noqa: PLC0415  late, as above
-    from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, so that --help is instant
+    result = _execute(sync, sync, is_replay=is_replay, without_guards=without_guards)
+    return _tell(sync, result)
+
+
+def _plan(sync: str) -> int:
+    import dagster as dg  # noqa: PLC0415  late, so that --help is instant
+
+    result = _execute(sync, f"{sync}_plan", alone=False)
+    key = dg.AssetKey([sync, "plan"])
+    if any(event.asset_key == key for event in result.get_asset_materialization_events()):
+        _say(result.asset_value(key).text)
+    return _end(result)
+
+
+def _execute(
+    sync: str, job: str, *, alone: bool = True, is_replay: bool = False, without_guards: bool = False
+) -> "dg.ExecuteInProcessResult":
+    """One run of the job; `alone` ends it here while another run holds the app."""
+    from pipelines.app_lock import locked  # noqa: PLC0415  late, so that --help is instant
+    from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, as above
     from pipelines.instance import dagster_instance  # noqa: PLC0415  late, as above
     from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
     from pipelines.runs import shell_tags  # noqa: PLC0415  late, as above
@@ -78,8 +111,9 @@ def _run(sync: str, *, is_replay: bool, without_guards: bool) -> int:
     try:
         environment = environment_from(os.environ)
         instance = dagster_instance(os.environ)
-        with locked(environment.store, environment.target):
-            pass  # told before any work, and before Dagster has a run that could only fail
+        if alone:
+            with locked(environment.store, environment.target):
+                pass  # told before any work, and before Dagster has a run that could only fail
     except AppBusyError as error:
         raise _Told(f"Error: {error}", code=BUSY) from None
     except EXPECTED_ERRORS as error:
@@ -89,16 +123,16 @@ def _run(sync: str, *, is_replay: bool, without_guards: bool) -> int:
         raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(_sync_names(definitions)) or 'none'}")
     _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store.root}")
     with instance:
-        _share(instance)
+        if alone:
+            _share(instance)
         run_id = str(uuid.uuid4())
-        result = definitions.resolve_job_def(sync).execute_in_process(
+        return definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             raise_on_error=False,
             run_config={"loggers": {"progress": {}}},
             run_id=run_id,
             tags=shell_tags(run_id, is_replay=is_replay, without_guards=without_guards),
         )
-    return _tell(sync, result)
 
 
 def _share(instance: "dg.DagsterInstance") -> None:
@@ -124,6 +158,11 @@ def _tell(sync: str, result: "dg.ExecuteInProcessResult") -> int:
     for check in result.get_asset_check_evaluations():
         if check.check_name == "read_back":
             (_say if check.passed else _complain)(f"  read back       {check.description}")
+    return _end(result)
+
+
+def _end(result: "dg.ExecuteInProcessResult") -> int:
+    """The exit code, after what went wrong was told."""
     if result.success:
         return SUCCEEDED
     problems = [text for event in result.all_events for text in _problems(event)]
@@ -205,7 +244,10 @@ def _mistake(place: str, message: str) -> str:
 
 
 def _sync_names(definitions: "dg.Definitions") -> list[str]:
-    return sorted(job.name for job in definitions.jobs or [])
+    """A sync's own job is named like the sync; no sync is named like the jobs beside it."""
+    from pipelines.attribute_sync import JOB_SUFFIXES  # noqa: PLC0415  late, so that --help is instant
+
+    return sorted(job.name for job in definitions.jobs or [] if not job.name.endswith(JOB_SUFFIXES))
 
 
 def _say(text: str) -> None:

@@ -309,8 +309,13 @@ def _push_results(
 
 
 def push_of(
-    sync: Sync, current: Environment, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+    sync: Sync,
+    current: Environment,
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext,
+    *,
+    patience: float | None = None,
 ) -> Push:
+    """What this run pushes with. `patience` in seconds, where it is not the run's own."""
     run_id = context.run.run_id
     record = context.instance.get_run_record_by_id(run_id)
     zone = ZoneInfo(sync.mapping.schedule.timezone) if sync.mapping.schedule else UTC
@@ -325,7 +330,7 @@ def push_of(
         run_started_at=datetime.fromtimestamp(started, zone),
         report=context.log.info,
         bar=bar() if is_from_a_shell(context.run) else None,
-        patience_seconds=patience_seconds(context.run),
+        patience_seconds=patience_seconds(context.run) if patience is None else patience,
         replay=is_replay(context.run),
         without_guards=is_without_guards(context.run),
     )

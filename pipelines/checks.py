@@ -31,20 +31,23 @@ _FRAME_CHECKS: Mapping[str, str] = {
 }
 
 
-def frame_check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+def frame_check_specs(asset: dg.AssetKey, *, prefix: str = "", stopping_guards: bool = True) -> list[dg.AssetCheckSpec]:
+    """`prefix` tells the frames apart where one asset has them all."""
     return [
-        dg.AssetCheckSpec(name, asset=asset, description=description, blocking=True)
+        dg.AssetCheckSpec(
+            f"{prefix}{name}", asset=asset, description=description, blocking=stopping_guards or name != GUARDS
+        )
         for name, description in _FRAME_CHECKS.items()
     ]
 
 
-def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
+def check_frame(frame: Frame, asset: dg.AssetKey, *, prefix: str = "") -> list[dg.AssetCheckResult]:
     """The three checks of a frame as it stands on disk."""
     counts = frame.counts
     return [
         dg.AssetCheckResult(
             asset_key=asset,
-            check_name=CONSERVATION,
+            check_name=f"{prefix}{CONSERVATION}",
             passed=counts.is_conserved and frame.rows == frame.chosen_rows,
             metadata={
                 "profiles": counts.profiles,
@@ -60,20 +63,22 @@ def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
         ),
         dg.AssetCheckResult(
             asset_key=asset,
-            check_name=ONE_ROW_PER_ACCOUNT,
+            check_name=f"{prefix}{ONE_ROW_PER_ACCOUNT}",
             passed=frame.rows == frame.accounts,
             metadata={"rows": frame.rows, "accounts": frame.accounts},
         ),
         dg.AssetCheckResult(
             asset_key=asset,
-            check_name=VALUES_WITHIN_LIMITS,
+            check_name=f"{prefix}{VALUES_WITHIN_LIMITS}",
             passed=frame.smallest_value_bytes >= 1 and frame.largest_value_bytes <= MAX_VALUE_BYTES,
             metadata={"smallest_bytes": frame.smallest_value_bytes, "largest_bytes": frame.largest_value_bytes},
         ),
     ]
 
 
-def check_guards(frames: FrameSet, frame: Frame, asset: dg.AssetKey, *, push: Push) -> dg.AssetCheckResult:
+def check_guards(
+    frames: FrameSet, frame: Frame, asset: dg.AssetKey, *, push: Push, prefix: str = "", stopping: bool = True
+) -> dg.AssetCheckResult:
     """Fails when a guard is broken, unless somebody lets this run pass; the numbers are told either way."""
     guards, kind = push.mapping.guards, frame.account_type
     found = measured(
@@ -83,9 +88,9 @@ def check_guards(frames: FrameSet, frame: Frame, asset: dg.AssetKey, *, push: Pu
     advice = "The run was let pass." if push.without_guards else _how_to_pass(frames, push)
     return dg.AssetCheckResult(
         asset_key=asset,
-        check_name=GUARDS,
+        check_name=f"{prefix}{GUARDS}",
         passed=not broken or push.without_guards,
-        severity=dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.ERROR if stopping else dg.AssetCheckSeverity.WARN,
         metadata={**found.facts(guards), "let_pass": push.without_guards},
         description=f"{kind}: {broken} {advice}" if broken else None,
     )

@@ -29,9 +29,11 @@ from pipelines.cancellation import deferred_signals
 from pipelines.changes import (
     Exceptions,
     FrameChanges,
+    PlannedCalls,
     acknowledged_since,
     lonely_in,
     numbers_by_command,
+    planned_calls,
     unread_rows,
     withheld_in,
 )
@@ -76,11 +78,13 @@ class PushResult:
     """All of one push, counted from the files that it left. `stop` says why it ended early, if it did.
 
     `withheld` counts requests that were not sent since the very same was refused before; they are among the rejected.
+    `planned` is what the frames let expect before the first call.
     """
 
     frames: FrameSet
     tallies: dict[AccountType, Tally] = field(default_factory=dict)
     reports: dict[AccountType, SinkReport] = field(default_factory=dict)
+    planned: dict[AccountType, PlannedCalls] = field(default_factory=dict)
     passed_over: dict[AccountType, int] = field(default_factory=dict)
     withheld: dict[AccountType, int] = field(default_factory=dict)
     unsettled_calls: int = 0
@@ -232,13 +236,12 @@ class Push:
 
     def _push_frame(self, work: _Sending, frames: FrameSet, frame: Frame, *, result: PushResult) -> None:
         kind, acknowledged = frame.account_type, self.acknowledged(frame.account_type)
-        memory = acknowledged.refused(work.engine)
-        withheld = withheld_in(work.engine, frame, memory, rules=frames.rules[kind], replay=self.replay)
+        withheld, exceptional = self.exceptional(work.engine, frames, frame)
         exceptions = Exceptions(
-            acknowledged_since(work.engine, frame, acknowledged, frames.generations[kind]),
-            Withheld(numbers_by_command(work.engine, withheld), lonely_in(work.engine, frame, memory)),
+            acknowledged_since(work.engine, frame, acknowledged, frames.generations[kind]), exceptional
         )
         result.passed_over[kind], result.withheld[kind] = len(exceptions.acknowledged), exceptions.withheld.requests
+        result.planned[kind] = planned_calls(work.engine, frame, exceptions.withheld)
         self._tell_withheld(exceptions.withheld.requests, kind)
         changes, ledger_file = FrameChanges(frame, exceptions), acknowledged.ledger_file(frames.run_id)
         teller = ProgressTeller(self.report, self.bar)
@@ -260,6 +263,12 @@ class Push:
                 )
                 for command in WRITING_COMMANDS
             ]
+
+    def exceptional(self, engine: Engine, frames: FrameSet, frame: Frame) -> tuple[ir.Table | None, Withheld]:
+        """What the memory of refusals says about a frame: the withheld requests as a table, and all as numbers."""
+        memory = self.acknowledged(frame.account_type).refused(engine)
+        withheld = withheld_in(engine, frame, memory, rules=frames.rules[frame.account_type], replay=self.replay)
+        return withheld, Withheld(numbers_by_command(engine, withheld), lonely_in(engine, frame, memory))
 
     def _send(
         self,

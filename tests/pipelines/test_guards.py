@@ -1,5 +1,6 @@
 """Guards stop a run before its first call, say by how much they were broken, and let one run pass when asked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def test_the_fractions_do_not_apply_to_a_first_run() -> None:
 
 
 def test_no_profile_at_all_breaks_no_fraction() -> None:
-    nothing = dict.fromkeys(("profiles", "classified", "unchanged", "changed"), 0)
-    assert broken(Guards(max_changed_fraction=0.01, max_failed_fraction=0.01), **nothing) == []
+    guards = Guards(max_changed_fraction=0.01, max_failed_fraction=0.01)
+    assert broken(guards, profiles=0, classified=0, unchanged=0, changed=0) == []
 
 
 # Whole runs ---------------------------------------------------------------------------------------------------------
@@ -72,7 +73,12 @@ def app(live_app: Emulator) -> Emulator:
 
 
 def night(
-    folder: Path, cities: list[str | None], *, guards: dict[str, Any], users: list[str] | None = None, **tags: str
+    folder: Path,
+    cities: Sequence[str | None],
+    *,
+    guards: dict[str, Any],
+    users: list[str] | None = None,
+    tags: dict[str, str] | None = None,
 ) -> Ran:
     rows = {"user_id": users or [f"u{number}" for number in range(len(cities))], "city": cities}
     write_profiles(folder / "profiles.parquet", rows)
@@ -112,7 +118,7 @@ def test_a_run_that_would_change_too_much_makes_no_call_and_can_be_let_pass_once
     for told in ("6 of 10 accounts would change", "--without-guards", 'attribute_sync/guards: "off"'):
         assert told in str(check.description)
 
-    passed = night(tmp_path, ["z"] * 6 + ["x"] * 4, guards=guards, **{GUARDS: "off"})
+    passed = night(tmp_path, ["z"] * 6 + ["x"] * 4, guards=guards, tags={GUARDS: "off"})
     assert passed.succeeded, passed.failure
     assert passed.checks()[CHECK] is True
     assert "The run was let pass" in str(check_of(passed).description)

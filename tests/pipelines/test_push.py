@@ -162,6 +162,7 @@ def test_a_push_that_fails_more_often_than_the_guard_allows_stops(
     fraction: float | None,
     tags: dict[str, str],
     stops: bool,
+    *,
     folder: Path,
     live_app: Emulator,
     monkeypatch: pytest.MonkeyPatch,
