@@ -9,11 +9,13 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import dagster as dg
     from dagster_shared.error import SerializableErrorInfo
+
+    from pipelines.resources import Environment
 
 SUCCEEDED, FAILED, BUSY = 0, 1, 75  # 75: EX_TEMPFAIL, try again later
 
@@ -22,21 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     chosen = _parser().parse_args(arguments)
     try:
-        match chosen.command:
-            case "run" | "replay":
-                is_replay = chosen.command == "replay"
-                return _run(chosen.sync, is_replay=is_replay, without_guards=chosen.without_guards)
-            case "plan":
-                return _plan(chosen.sync)
-            case _:
-                _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
-                return SUCCEEDED
+        return _carry_out(chosen)
     except KeyboardInterrupt:
         _complain(_INTERRUPTED)
         return FAILED
     except _Told as told:
         _complain(str(told))
         return told.code
+
+
+def _carry_out(chosen: argparse.Namespace) -> int:
+    match chosen.command:
+        case "run" | "replay":
+            return _run(chosen.sync, is_replay=chosen.command == "replay", without_guards=chosen.without_guards)
+        case "plan":
+            return _plan(chosen.sync)
+        case "adopt":
+            return _adopt(chosen.sync, is_agreed=chosen.yes, again=chosen.again)
+        case "verify":
+            return _verify(chosen.sync, everyone=chosen.all)
+    _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
+    return SUCCEEDED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +64,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Everything up to the frames and their checks. Neither the app nor a run that pushes meanwhile is "
         "disturbed; the plan's frames are its own. Accounts and values are shown by their first character and length.",
     )
-    for command in (run, replay, plan):
+    adopt = commands.add_parser(
+        "adopt",
+        help="take the current profiles as acknowledged without sending anything; it asks first",
+        description="For an app that already holds the source's values. From then on a run sends what differs.",
+    )
+    adopt.add_argument("--yes", action="store_true", help="do not ask, for scripts")
+    adopt.add_argument("--again", action="store_true", help="although the sync has acknowledged attributes already")
+    verify = commands.add_parser(
+        "verify",
+        help="read back whether the app holds what was acknowledged or adopted",
+        description="Reads a sample. Accounts that differ are written to a Parquet file in the data folder.",
+    )
+    verify.add_argument("--all", action="store_true", help="read every acknowledged account")
+    for command in (run, replay, plan, adopt, verify):
         command.add_argument("sync", help="the name of a folder below pipelines/defs")
     for command in (run, replay):
         command.add_argument("--without-guards", action="store_true", help="let this one run pass the YAML's guards")
@@ -98,18 +119,49 @@ def _plan(sync: str) -> int:
     return _end(result)
 
 
+def _adopt(sync: str, *, is_agreed: bool, again: bool) -> int:
+    from pipelines.adopt import assumption_text  # noqa: PLC0415  late, so that --help is instant
+
+    _known(sync)
+    if not is_agreed:
+        _complain(assumption_text(sync, _environment().target.title))
+        _complain("Type the sync's name to go on:")
+        if sys.stdin.readline().strip() != sync:
+            raise _Told("Nothing was adopted.")
+    config = {"ops": {f"{sync}__adopt": {"config": {"confirm": sync, "again": again}}}}
+    result = _execute(sync, f"{sync}_adopt", config=config)
+    if result.success:
+        _say(result.output_for_node(f"{sync}__adopt").text)
+    return _end(result)
+
+
+def _verify(sync: str, *, everyone: bool) -> int:
+    config = {"ops": {f"{sync}__verify": {"config": {"everyone": everyone}}}}
+    result = _execute(sync, f"{sync}_verify", config=config)
+    if not result.success:
+        return _end(result)
+    verified = result.output_for_node(f"{sync}__verify")
+    _say(verified.text)
+    return FAILED if verified.differing else SUCCEEDED
+
+
 def _execute(
-    sync: str, job: str, *, alone: bool = True, is_replay: bool = False, without_guards: bool = False
+    sync: str,
+    job: str,
+    *,
+    config: dict[str, Any] | None = None,
+    alone: bool = True,
+    is_replay: bool = False,
+    without_guards: bool = False,
 ) -> "dg.ExecuteInProcessResult":
     """One run of the job; `alone` ends it here while another run holds the app."""
     from pipelines.app_lock import locked  # noqa: PLC0415  late, so that --help is instant
     from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, as above
     from pipelines.instance import dagster_instance  # noqa: PLC0415  late, as above
-    from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
     from pipelines.runs import shell_tags  # noqa: PLC0415  late, as above
 
+    environment = _environment()
     try:
-        environment = environment_from(os.environ)
         instance = dagster_instance(os.environ)
         if alone:
             with locked(environment.store, environment.target):
@@ -118,9 +170,7 @@ def _execute(
         raise _Told(f"Error: {error}", code=BUSY) from None
     except EXPECTED_ERRORS as error:
         raise _Told(f"Error: {error}") from None
-    definitions = _definitions()
-    if sync not in _sync_names(definitions):
-        raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(_sync_names(definitions)) or 'none'}")
+    definitions = _known(sync)
     _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store.root}")
     with instance:
         if alone:
@@ -129,10 +179,29 @@ def _execute(
         return definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             raise_on_error=False,
-            run_config={"loggers": {"progress": {}}},
+            run_config={"loggers": {"progress": {}}, **(config or {})},
             run_id=run_id,
             tags=shell_tags(run_id, is_replay=is_replay, without_guards=without_guards),
         )
+
+
+def _environment() -> "Environment":
+    from pipelines.errors import EXPECTED_ERRORS  # noqa: PLC0415  late, so that --help is instant
+    from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
+
+    try:
+        return environment_from(os.environ)
+    except EXPECTED_ERRORS as error:
+        raise _Told(f"Error: {error}") from None
+
+
+def _known(sync: str) -> "dg.Definitions":
+    """The definitions, in which there is such a sync."""
+    definitions = _definitions()
+    names = _sync_names(definitions)
+    if sync not in names:
+        raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(names) or 'none'}")
+    return definitions
 
 
 def _share(instance: "dg.DagsterInstance") -> None:

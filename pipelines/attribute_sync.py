@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from pipelines import assets
+from pipelines.adopt_job import adopt_job, verify_job
 from pipelines.assets import Sync
 from pipelines.mapping import Schedule, SyncMapping, mapping_from
 from pipelines.plan_job import plan_asset
@@ -92,7 +93,7 @@ def build_definitions(sync: Sync) -> dg.Definitions:
             plan_asset(sync),
         ],
         asset_checks=[assets.read_back_check(sync)],
-        jobs=[job, plan_job],
+        jobs=[job, plan_job, adopt_job(sync), verify_job(sync)],
         schedules=[_schedule(sync, sync.mapping.schedule)] if sync.mapping.schedule else [],
     )
 

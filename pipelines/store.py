@@ -6,6 +6,7 @@
     <data>/acknowledged/target=<target>/sync=<sync>/account_type=<account type>/   see acknowledged.py
     <data>/failed_rows/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
     <data>/push_calls/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
+    <data>/differences/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet what `verify` found
     <data>/reports/sync=<sync>/<run>.html
     <data>/emulator/<sync>.sqlite                                  the embedded emulator's app, one per sync
     <data>/temporary/<run>-*/                                      the engine's spill area, gone after the run
@@ -57,6 +58,9 @@ class Store:
 
     def push_calls_of(self, sync: str, day: date, run: str) -> Path:
         return self.root / "push_calls" / f"sync={sync}" / f"date={day.isoformat()}" / f"{run}.parquet"
+
+    def differences_of(self, sync: str, day: date, run: str) -> Path:
+        return self.root / "differences" / f"sync={sync}" / f"date={day.isoformat()}" / f"{run}.parquet"
 
     def report_of(self, sync: str, run: str) -> Path:
         return self.root / "reports" / f"sync={sync}" / f"{run}.html"

@@ -205,9 +205,7 @@ def test_one_call_in_twenty_failing_at_random_leaves_no_failed_row(folder: Path,
     chance = Random(20)
     share = 0.05 / len(TRANSIENT)
     for fault in TRANSIENT:
-        live_app.faults.add(
-            fault, when=lambda call, share=share: bool(call.accounts) and chance.random() < share, times=None
-        )
+        live_app.faults.add(fault, when=lambda call: bool(call.accounts) and chance.random() < share, times=None)
     accounts = [f"用户{number}" for number in range(40_000)]
     ran = night(folder, dict.fromkeys(accounts, "上海"))
     assert ran.succeeded, ran.failure
