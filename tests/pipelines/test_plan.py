@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from filelock import FileLock
 
-from connectors.tencent_push.emulator import Emulator, RefuseRows
+from connectors.tencent_push.emulator import Emulator, RefuseCall, RefuseRows
 from connectors.tencent_push.protocol import AccountType, Command
 from pipelines import plan as module
 from pipelines.attribute_sync import build_definitions
@@ -143,6 +143,21 @@ def test_what_was_refused_in_the_last_run_is_told_by_reason(tmp_path: Path, app:
     assert ran.metadata("plan")["user_id_refused_again_account_unknown"] == 3
     plan, _ = planned(tmp_path, {name: values for name, values in profiles.items() if name != "user-0"})
     assert plan.plans[0].refused_again["account_unknown"] == 2, "who has left is not sent"
+
+
+def test_what_is_withheld_takes_no_call_and_what_goes_alone_takes_one(tmp_path: Path, app: Emulator) -> None:
+    app.faults.add(RefuseRows({"user-100": 90001, "user-101": 90001}))
+    assert night(tmp_path, people(102)).succeeded
+    tomorrow = people(102) | people(100, "北京")
+    assert planned(tmp_path, tomorrow)[0].calls == 1, "the two are not sent"
+
+    app.faults.add(RefuseCall(70107), accounts={"user-0"}, times=None)
+    assert night(tmp_path, tomorrow).succeeded
+    tomorrow |= people(100, "深圳") | {"user-0": ("北京", "gold")}
+    plan, _ = planned(tmp_path, tomorrow)
+    before = writing_calls(app)
+    assert night(tmp_path, tomorrow).succeeded
+    assert plan.calls == writing_calls(app) - before == 2
 
 
 def test_a_guard_that_would_stop_the_run_is_told_and_fails_no_plan(tmp_path: Path, app: Emulator) -> None:
