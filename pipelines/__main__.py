@@ -1,4 +1,4 @@
-"""`python -m pipelines run <sync>`, `replay`, `list` and `home`: one process, Dagster underneath, words for people.
+"""`python -m pipelines run <sync>` and the other commands: one process, Dagster underneath, words for people.
 
 Exit codes: 0 the run succeeded (failed rows are named, not hidden), 1 it failed, 2 the command cannot be read,
 75 another run holds the app, 130 it was cancelled. Dagster is imported late: what can be said without it is said at
@@ -10,17 +10,45 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import dagster as dg
     from dagster_shared.error import SerializableErrorInfo
+
+    from pipelines.resources import Environment
 
 SUCCEEDED, FAILED, BUSY, INTERRUPTED = 0, 1, 75, 130  # 75: EX_TEMPFAIL, try again later; 130: as after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return _carry_out(chosen)
+    except KeyboardInterrupt:
+        _complain(_INTERRUPTED)
+        return INTERRUPTED
+    except _Told as told:
+        _complain(str(told))
+        return told.code
+
+
+def _carry_out(chosen: argparse.Namespace) -> int:
+    match chosen.command:
+        case "run" | "replay":
+            return _run(chosen.sync, is_replay=chosen.command == "replay", without_guards=chosen.without_guards)
+        case "plan":
+            return _plan(chosen.sync)
+        case "adopt":
+            return _adopt(chosen.sync, is_agreed=chosen.yes, again=chosen.again)
+        case "verify":
+            return _verify(chosen.sync, everyone=chosen.all)
+    _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
+    return SUCCEEDED
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run one sync from its source to the failed rows")
@@ -31,22 +59,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "not sent again until it, the mapping or the declared attributes change. In Dagster's own page, a run with the "
         "tag attribute_sync/replay: true does the same.",
     )
-    for command in (run, replay):
+    plan = commands.add_parser(
+        "plan",
+        help="tell what a run would do now; nothing is sent",
+        description="Everything up to the frames and their checks. Neither the app nor a run that pushes meanwhile is "
+        "disturbed; the plan's frames are its own. Accounts and values are shown by their first character and length.",
+    )
+    adopt = commands.add_parser(
+        "adopt",
+        help="take the current profiles as acknowledged without sending anything; it asks first",
+        description="For an app that already holds the source's values. From then on a run sends what differs.",
+    )
+    adopt.add_argument("--yes", action="store_true", help="do not ask, for scripts")
+    adopt.add_argument("--again", action="store_true", help="although the sync has acknowledged attributes already")
+    verify = commands.add_parser(
+        "verify",
+        help="read back whether the app holds what was acknowledged or adopted",
+        description="Reads a sample. Accounts that differ are written to a Parquet file in the data folder.",
+    )
+    verify.add_argument("--all", action="store_true", help="read every acknowledged account")
+    for command in (run, replay, plan, adopt, verify):
         command.add_argument("sync", help="the name of a folder below pipelines/defs")
+    for command in (run, replay):
+        command.add_argument("--without-guards", action="store_true", help="let this one run pass the YAML's guards")
     commands.add_parser("list", help="name the syncs")
     commands.add_parser("home", help="name the folder of Dagster's history, for `export DAGSTER_HOME=...`")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.command in {"run", "replay"}:
-            return _run(chosen.sync, is_replay=chosen.command == "replay")
-        _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
-        return SUCCEEDED
-    except KeyboardInterrupt:
-        _complain(_INTERRUPTED)
-        return INTERRUPTED
-    except _Told as told:
-        _complain(str(told))
-        return told.code
+    return parser
 
 
 class _Told(Exception):  # noqa: N818  no error of its own: a text and an exit code
@@ -67,37 +105,104 @@ def _home() -> str:
         raise _Told(f"Error: {error}") from None
 
 
-def _run(sync: str, *, is_replay: bool) -> int:
-    from pipelines.app_lock import locked  # noqa: PLC0415  late, as above
-    from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, so that --help is instant
+def _run(sync: str, *, is_replay: bool, without_guards: bool) -> int:
+    result = _execute(sync, sync, is_replay=is_replay, without_guards=without_guards)
+    return _tell(sync, result)
+
+
+def _plan(sync: str) -> int:
+    import dagster as dg  # noqa: PLC0415  late, so that --help is instant
+
+    result = _execute(sync, f"{sync}_plan", alone=False)
+    key = dg.AssetKey([sync, "plan"])
+    if any(event.asset_key == key for event in result.get_asset_materialization_events()):
+        _say(result.asset_value(key).text)
+    return _end(result)
+
+
+def _adopt(sync: str, *, is_agreed: bool, again: bool) -> int:
+    from pipelines.adopt import assumption_text  # noqa: PLC0415  late, so that --help is instant
+
+    _known(sync)
+    if not is_agreed:
+        _complain(assumption_text(sync, _environment().target.title))
+        _complain("Type the sync's name to go on:")
+        if sys.stdin.readline().strip() != sync:
+            raise _Told("Nothing was adopted.")
+    config = {"ops": {f"{sync}__adopt": {"config": {"confirm": sync, "again": again}}}}
+    result = _execute(sync, f"{sync}_adopt", config=config)
+    if result.success:
+        _say(result.output_for_node(f"{sync}__adopt").text)
+    return _end(result)
+
+
+def _verify(sync: str, *, everyone: bool) -> int:
+    config = {"ops": {f"{sync}__verify": {"config": {"everyone": everyone}}}}
+    result = _execute(sync, f"{sync}_verify", config=config)
+    if not result.success:
+        return _end(result)
+    verified = result.output_for_node(f"{sync}__verify")
+    _say(verified.text)
+    return FAILED if verified.differing else SUCCEEDED
+
+
+def _execute(
+    sync: str,
+    job: str,
+    *,
+    config: dict[str, Any] | None = None,
+    alone: bool = True,
+    is_replay: bool = False,
+    without_guards: bool = False,
+) -> "dg.ExecuteInProcessResult":
+    """One run of the job; `alone` ends it here while another run holds the app."""
+    from pipelines.app_lock import locked  # noqa: PLC0415  late, so that --help is instant
+    from pipelines.errors import EXPECTED_ERRORS, AppBusyError  # noqa: PLC0415  late, as above
     from pipelines.instance import dagster_instance  # noqa: PLC0415  late, as above
-    from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
     from pipelines.runs import shell_tags  # noqa: PLC0415  late, as above
 
+    environment = _environment()
     try:
-        environment = environment_from(os.environ)
         instance = dagster_instance(os.environ)
-        with locked(environment.store, environment.target):
-            pass  # told before any work, and before Dagster has a run that could only fail
+        if alone:
+            with locked(environment.store, environment.target):
+                pass  # told before any work, and before Dagster has a run that could only fail
     except AppBusyError as error:
         raise _Told(f"Error: {error}", code=BUSY) from None
     except EXPECTED_ERRORS as error:
         raise _Told(f"Error: {error}") from None
-    definitions = _definitions()
-    if sync not in _sync_names(definitions):
-        raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(_sync_names(definitions)) or 'none'}")
+    definitions = _known(sync)
     _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store.root}")
     with instance:
-        _share(instance)
+        if alone:
+            _share(instance)
         run_id = str(uuid.uuid4())
-        result = definitions.resolve_job_def(sync).execute_in_process(
+        return definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             raise_on_error=False,
-            run_config={"loggers": {"progress": {}}},
+            run_config={"loggers": {"progress": {}}, **(config or {})},
             run_id=run_id,
-            tags=shell_tags(run_id, is_replay=is_replay),
+            tags=shell_tags(run_id, is_replay=is_replay, without_guards=without_guards),
         )
-    return _tell(sync, result)
+
+
+def _environment() -> "Environment":
+    from pipelines.errors import EXPECTED_ERRORS  # noqa: PLC0415  late, so that --help is instant
+    from pipelines.resources import environment_from  # noqa: PLC0415  late, as above
+
+    try:
+        return environment_from(os.environ)
+    except EXPECTED_ERRORS as error:
+        raise _Told(f"Error: {error}") from None
+
+
+def _known(sync: str) -> "dg.Definitions":
+    """The definitions, in which there is such a sync."""
+    definitions = _definitions()
+    names = _sync_names(definitions)
+    if sync not in names:
+        raise _Told(f"Error: no sync is named {sync!r}; there are: {', '.join(names) or 'none'}")
+    return definitions
 
 
 def _share(instance: "dg.DagsterInstance") -> None:
@@ -123,6 +228,11 @@ def _tell(sync: str, result: "dg.ExecuteInProcessResult") -> int:
     for check in result.get_asset_check_evaluations():
         if check.check_name == "read_back":
             (_say if check.passed else _complain)(f"  read back       {check.description}")
+    return _end(result)
+
+
+def _end(result: "dg.ExecuteInProcessResult") -> int:
+    """The exit code, after what went wrong was told."""
     if result.success:
         return SUCCEEDED
     problems = [text for event in result.all_events for text in _problems(event)]
@@ -146,6 +256,8 @@ def _problems(event: "dg.DagsterEvent") -> list[str]:
         check = event.asset_check_evaluation_data
         if check.passed or not check.blocking:
             return []
+        if check.description:
+            return [check.description]
         numbers = ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
         return [f"Check {check.check_name} of {check.asset_key.to_user_string()} failed: {numbers}"]
     if not event.is_step_failure:
@@ -205,7 +317,10 @@ def _mistake(place: str, message: str) -> str:
 
 
 def _sync_names(definitions: "dg.Definitions") -> list[str]:
-    return sorted(job.name for job in definitions.jobs or [])
+    """A sync's own job is named like the sync; no sync is named like the jobs beside it."""
+    from pipelines.attribute_sync import JOB_SUFFIXES  # noqa: PLC0415  late, so that --help is instant
+
+    return sorted(job.name for job in definitions.jobs or [] if not job.name.endswith(JOB_SUFFIXES))
 
 
 def _say(text: str) -> None:

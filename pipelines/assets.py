@@ -6,7 +6,7 @@ Values between assets are small: places, counts and manifests, never rows.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,20 +15,18 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from connectors.profiles.parquet import Manifest, check_unchanged
+from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines import checks, metadata
-from pipelines.engine import Engine
-from pipelines.errors import EXPECTED_ERRORS, EngineError, PushStoppedError
-from pipelines.extraction import explained, extract_profiles
-from pipelines.frames import Frame, compute_frames
+from pipelines.errors import EXPECTED_ERRORS, PushStoppedError
+from pipelines.extraction import extract_profiles
+from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_engine
+from pipelines.frames import Frame
 from pipelines.live_bar import bar
 from pipelines.mapping import SyncMapping
-from pipelines.preflight import check_declared
 from pipelines.push import FrameSet, Push, PushResult
-from pipelines.refusal_memory import rules_of
 from pipelines.resources import Environment, EnvironmentResource, push_pool
-from pipelines.runs import is_from_a_shell, is_replay, patience_seconds, report_cancelling
+from pipelines.runs import is_from_a_shell, is_replay, is_without_guards, patience_seconds, report_cancelling
 from pipelines.sharing import take_turn
 from pipelines.store import KEPT_RUNS
 from pipelines.summary import Report, report_table, write_report
@@ -85,6 +83,21 @@ def told_plainly() -> Iterator[None]:
         ) from None
 
 
+def read_profiles(sync: Sync, current: Environment, *, destination: Path, tell: Callable[[str], None]) -> Manifest:
+    """The source's profiles; what a warehouse answers is written to `destination`."""
+    manifest = extract_profiles(
+        sync.mapping,
+        base=sync.base,
+        destination=destination,
+        yaml_file=sync.yaml_file,
+        memory_limit=current.memory_limit,
+        on_rows=every_few_seconds(lambda rows: tell(f"{rows:,} profiles so far")),
+    )
+    files = len(manifest.files)
+    tell(f"{manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}")
+    return manifest
+
+
 def user_profiles(sync: Sync) -> dg.AssetsDefinition:
     kind = "parquet" if sync.mapping.source.warehouse is None else "sql"
     description = "The source's profiles: which files, how many rows."
@@ -96,16 +109,8 @@ def user_profiles(sync: Sync) -> dg.AssetsDefinition:
     def extract(context: dg.AssetExecutionContext, environment: EnvironmentResource) -> dg.MaterializeResult[Manifest]:
         with told_plainly():
             current = environment.current()
-            manifest = extract_profiles(
-                sync.mapping,
-                base=sync.base,
-                destination=current.store.profiles(sync.name, context.run.run_id),
-                yaml_file=sync.yaml_file,
-                memory_limit=current.memory_limit,
-                on_rows=every_few_seconds(lambda rows: context.log.info(f"{rows:,} profiles so far")),
-            )
-            files = len(manifest.files)
-            context.log.info(f"{manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}")
+            destination = current.store.profiles(sync.name, context.run.run_id)
+            manifest = read_profiles(sync, current, destination=destination, tell=context.log.info)
             facts = metadata.of_profiles(manifest, sync.mapping) | metadata.of_target(current.target)
             return dg.MaterializeResult(asset_key=sync.key("user_profiles"), value=manifest, metadata=facts)
 
@@ -144,12 +149,15 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[FrameSet]]:
         with told_plainly():
             current = environment.current()
-            computed = _compute(sync, current, manifest, context)
+            push = push_of(sync, current, context)
+            computed = _compute(sync, current, manifest, push)
             for frame in computed.frames:
                 _tell_frame(context, frame)
-            yield from _frame_results(sync, current, computed)
-            # The push is next; waiting for its turn here can be terminated, and lets the core rest.
-            take_turn(context.instance, context.run, step=f"{sync.name}__push", tell=context.log.info)
+            results = list(_frame_results(sync, computed, push))
+            yield from results
+            if all(check.passed for result in results for check in result.check_results):
+                # The push is next; waiting for its turn here can be terminated, and lets the core rest.
+                take_turn(context.instance, context.run, step=f"{sync.name}__push", tell=context.log.info)
 
     return compute
 
@@ -166,17 +174,17 @@ def _tell_frame(context: dg.AssetExecutionContext, frame: Frame) -> None:
         )
 
 
-def _frame_results(sync: Sync, current: Environment, computed: FrameSet) -> Iterator[dg.MaterializeResult[FrameSet]]:
+def _frame_results(sync: Sync, computed: FrameSet, push: Push) -> Iterator[dg.MaterializeResult[FrameSet]]:
     """Each frame and the invalid rows, with their checks."""
-    about = metadata.of_target(current.target)
+    about = metadata.of_target(push.target)
     profiles, invalid = sync.key("user_profiles"), sync.key("invalid_rows")
     for frame in computed.frames:
         key = sync.frame_key(frame.account_type)
         yield dg.MaterializeResult(
             asset_key=key,
             value=computed,
-            metadata=metadata.of_frame(frame, sync.mapping, profiles=profiles, target=current.target) | about,
-            check_results=checks.check_frame(frame, key),
+            metadata=metadata.of_frame(frame, sync.mapping, profiles=profiles, target=push.target) | about,
+            check_results=[*checks.check_frame(frame, key), checks.check_guards(computed, frame, key, push=push)],
         )
     reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
     count = sum(computed.invalid_by_reason.values())
@@ -188,49 +196,15 @@ def _frame_results(sync: Sync, current: Environment, computed: FrameSet) -> Iter
     )
 
 
-def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.AssetExecutionContext) -> FrameSet:
-    push = _push_of(sync, current, context)
-    push.require_emulator()
-    with current.target.open(current.store.emulator_file(sync.name), sync.mapping.declared()) as client:
-        declared = client.get_attr_name()
-    check_declared(sync.mapping, declared, yaml_file=sync.yaml_file)
-    with (
-        current.store.temporary(context.run.run_id) as folder,
-        Engine(folder, memory_limit=current.memory_limit) as engine,
-    ):
+def _compute(sync: Sync, current: Environment, manifest: Manifest, push: Push) -> FrameSet:
+    declared = declared_attributes(push, yaml_file=sync.yaml_file)
+    with opened_engine(push) as engine:
         with push.locked():
             taken_over = push.fold_leftovers(engine)
-            _prune(sync, current, manifest, run_id=context.run.run_id)
-        states = {kind: push.acknowledged(kind) for kind in sync.mapping.account_types()}
-        generations = {kind: state.current() for kind, state in states.items()}
-        known = {kind: state.table(engine) for kind, state in states.items()}
-        for kind, state in states.items():
-            state.require_same_case(sync.mapping.account_types()[kind].attributes, known[kind])
-        check_unchanged(manifest)
-        try:
-            computed = compute_frames(
-                engine,
-                manifest,
-                mapping=sync.mapping,
-                acknowledged=known,
-                folder=current.store.frames(sync.name, context.run.run_id),
-                metadata={"sync": sync.name, "run_id": context.run.run_id, "target": current.target.name},
-            )
-        except EngineError as error:
-            raise explained(manifest) or error from None
-        check_unchanged(manifest)
-    return FrameSet(
-        run_id=context.run.run_id,
-        target=current.target.name,
-        computed_at=datetime.now(UTC),
-        frames=computed.frames,
-        invalid_rows=computed.invalid_rows,
-        invalid_by_reason=computed.invalid_by_reason,
-        invalid_found=computed.invalid_found,
-        generations=generations,
-        unsettled_calls=sum(folded.unsettled_calls for folded in taken_over),
-        rules={kind: rules_of(mine, declared) for kind, mine in sync.mapping.account_types().items()},
-    )
+            _prune(sync, current, manifest, run_id=push.run_id)
+        folder = current.store.frames(sync.name, push.run_id)
+        computed = compute_frame_set(engine, push, manifest, declared=declared, folder=folder)
+        return replace(computed, unsettled_calls=sum(folded.unsettled_calls for folded in taken_over))
 
 
 def _prune(sync: Sync, current: Environment, manifest: Manifest, *, run_id: str) -> None:
@@ -286,7 +260,7 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[PushResult] | dg.MaterializeResult[Report]]:
         with told_plainly():
             current = environment.current()
-            work = _push_of(sync, current, context)
+            work = push_of(sync, current, context)
             with current.target.open(current.store.emulator_file(sync.name), sync.mapping.declared()) as client:
                 result = work.run(frames, client)
             # What happened is handed on first, the page for analysts included; that the push stopped is said after it.
@@ -337,9 +311,14 @@ def _push_results(
     )
 
 
-def _push_of(
-    sync: Sync, current: Environment, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+def push_of(
+    sync: Sync,
+    current: Environment,
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext,
+    *,
+    patience: float | None = None,
 ) -> Push:
+    """What this run pushes with. `patience` in seconds, where it is not the run's own."""
     run_id = context.run.run_id
     record = context.instance.get_run_record_by_id(run_id)
     zone = ZoneInfo(sync.mapping.schedule.timezone) if sync.mapping.schedule else UTC
@@ -354,8 +333,9 @@ def _push_of(
         run_started_at=datetime.fromtimestamp(started, zone),
         report=context.log.info,
         bar=bar() if is_from_a_shell(context.run) else None,
-        patience_seconds=patience_seconds(context.run),
+        patience_seconds=patience_seconds(context.run) if patience is None else patience,
         replay=is_replay(context.run),
+        without_guards=is_without_guards(context.run),
     )
 
 
@@ -363,5 +343,5 @@ def read_back_check(sync: Sync) -> dg.AssetChecksDefinition:
     return checks.read_back_check(
         asset=sync.key("acknowledged_attributes"),
         mapping=sync.mapping,
-        push_of=partial(_push_of, sync),
+        push_of=partial(push_of, sync),
     )

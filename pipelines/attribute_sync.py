@@ -9,12 +9,16 @@ import dagster as dg
 from pydantic import BaseModel
 
 from pipelines import assets
+from pipelines.adopt_job import adopt_job, verify_job
 from pipelines.assets import Sync
 from pipelines.mapping import Schedule, SyncMapping, mapping_from
+from pipelines.plan_job import plan_asset
 from pipelines.resources import PROJECT_FOLDER, push_pool, unset_variables
 from pipelines.runs import active_run
 from pipelines.sharing import put_limit_in_force
 from pipelines.yaml_lines import duplicate_keys
+
+JOB_SUFFIXES = ("_plan", "_adopt", "_verify")  # beside the job named like the sync itself
 
 
 class AttributeSync(dg.Component):
@@ -48,6 +52,8 @@ class AttributeSync(dg.Component):
 def _name_problems(name: str, file: Path) -> Iterator[str]:
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
         yield f"{file}: a sync is named like its folder, in letters, digits and underscores; {name!r} is not"
+    if name.endswith(JOB_SUFFIXES):
+        yield f"{file}: a sync's name does not end in {', '.join(JOB_SUFFIXES)}, which name other jobs of a sync"
 
 
 def _keeping_unset(resolved: Any, written: Any) -> Any:
@@ -65,11 +71,18 @@ def _keeping_unset(resolved: Any, written: Any) -> Any:
 
 def build_definitions(sync: Sync) -> dg.Definitions:
     """Everything of one sync but the shared resources (definitions.py)."""
+    plan = dg.AssetSelection.assets(sync.key("plan"))
     job = dg.define_asset_job(
         sync.name,
-        selection=dg.AssetSelection.key_prefixes([sync.name]),
+        selection=dg.AssetSelection.key_prefixes([sync.name]) - plan,
         description=f"Extract, validate, push what changed, write down what failed: {sync.name}.",
         # Only a crash is worth another try of the whole run; what the push could not send is in the failed rows.
+        tags={"dagster/retry_on_asset_or_op_failure": "false"},
+    )
+    plan_job = dg.define_asset_job(
+        f"{sync.name}_plan",
+        selection=plan,
+        description=f"The dry run of {sync.name}: everything up to the frames and their checks; nothing is sent.",
         tags={"dagster/retry_on_asset_or_op_failure": "false"},
     )
     return dg.Definitions(
@@ -77,9 +90,10 @@ def build_definitions(sync: Sync) -> dg.Definitions:
             assets.user_profiles(sync),
             assets.attribute_frames(sync),
             assets.pushed_attributes(sync),
+            plan_asset(sync),
         ],
         asset_checks=[assets.read_back_check(sync)],
-        jobs=[job],
+        jobs=[job, plan_job, adopt_job(sync), verify_job(sync)],
         schedules=[_schedule(sync, sync.mapping.schedule)] if sync.mapping.schedule else [],
     )
 

@@ -12,10 +12,11 @@ import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.tencent_push.outcomes import Change
-from connectors.tencent_push.protocol import Command
+from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, Command
 from pipelines.acknowledged import KNOWN, AcknowledgedAttributes, Generation
 from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.frames import Frame
@@ -39,6 +40,22 @@ class Exceptions:
 
     acknowledged: npt.NDArray[np.int64] = field(default_factory=_no_numbers)
     withheld: Withheld = field(default_factory=Withheld)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCalls:
+    """The calls that a frame's changes take when no call has to be made again."""
+
+    set_calls: int = 0
+    remove_calls: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.set_calls + self.remove_calls
+
+    def seconds(self, calls_per_second: float) -> float:
+        """At the quota, which each command has for itself."""
+        return max(self.set_calls, self.remove_calls) / calls_per_second
 
 
 class FrameChanges:
@@ -119,6 +136,22 @@ def lonely_in(engine: Engine, frame: Frame, memory: ir.Table | None) -> npt.NDAr
         return _no_numbers()
     rows = engine.numbered_parquet(f"lonely_frame_{frame.account_type}", frame.path)
     return np.sort(engine.numbers(lonely_rows(rows, memory)))
+
+
+def planned_calls(engine: Engine, frame: Frame, withheld: Withheld) -> PlannedCalls:
+    """What is withheld takes no call, what goes alone takes one of its own."""
+    rows = engine.numbered_parquet(f"planned_frame_{frame.account_type}", frame.path)
+    asked = {Command.SET_ATTR: frame.set_accounts, Command.REMOVE_ATTR: frame.remove_accounts}
+    calls = {}
+    for command, requests in asked.items():
+        alone = 0
+        if len(withheld.alone):
+            listed = engine.register(f"planned_alone_{frame.account_type}", pa.table({"number": withheld.alone}))
+            mine = rows.filter(rows[_ASKED[command]].length() > 0).semi_join(listed, rows[ROW_NUMBER] == listed.number)
+            alone = len(np.setdiff1d(engine.numbers(mine.select(ROW_NUMBER)), withheld.of(command)))
+        together = requests - len(withheld.of(command)) - alone
+        calls[command] = -(-together // MAX_ACCOUNTS_PER_CALL) + alone
+    return PlannedCalls(calls[Command.SET_ATTR], calls[Command.REMOVE_ATTR])
 
 
 def numbers_by_command(engine: Engine, withheld: ir.Table | None) -> dict[Command, npt.NDArray[np.int64]]:

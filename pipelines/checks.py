@@ -11,36 +11,43 @@ from connectors.tencent_push.protocol import MAX_VALUE_BYTES, Command
 from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS
 from pipelines.frames import Frame
+from pipelines.guards import measured
 from pipelines.mapping import SyncMapping
 from pipelines.push import FrameSet, Push, PushResult
 from pipelines.read_back import SAMPLE_ACCOUNTS, ReadBack, read_back
 from pipelines.resources import Environment, EnvironmentResource
+from pipelines.runs import GUARDS as GUARDS_TAG
 
 CONSERVATION = "conservation"
 ONE_ROW_PER_ACCOUNT = "one_row_per_account"
 VALUES_WITHIN_LIMITS = "values_within_limits"
+GUARDS = "guards"
 
 _FRAME_CHECKS: Mapping[str, str] = {
     CONSERVATION: "profiles = without account + superseded + invalid + unchanged + changed",
     ONE_ROW_PER_ACCOUNT: "No account stands in the frame twice.",
     VALUES_WITHIN_LIMITS: f"Every value has 1 to {MAX_VALUE_BYTES} UTF-8 bytes.",
+    GUARDS: "The YAML's `guards` stop the run before its first call.",
 }
 
 
-def frame_check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+def frame_check_specs(asset: dg.AssetKey, *, prefix: str = "", stopping_guards: bool = True) -> list[dg.AssetCheckSpec]:
+    """`prefix` tells the frames apart where one asset has them all."""
     return [
-        dg.AssetCheckSpec(name, asset=asset, description=description, blocking=True)
+        dg.AssetCheckSpec(
+            f"{prefix}{name}", asset=asset, description=description, blocking=stopping_guards or name != GUARDS
+        )
         for name, description in _FRAME_CHECKS.items()
     ]
 
 
-def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
+def check_frame(frame: Frame, asset: dg.AssetKey, *, prefix: str = "") -> list[dg.AssetCheckResult]:
     """The three checks of a frame as it stands on disk."""
     counts = frame.counts
     return [
         dg.AssetCheckResult(
             asset_key=asset,
-            check_name=CONSERVATION,
+            check_name=f"{prefix}{CONSERVATION}",
             passed=counts.is_conserved and frame.rows == frame.chosen_rows,
             metadata={
                 "profiles": counts.profiles,
@@ -56,17 +63,45 @@ def check_frame(frame: Frame, asset: dg.AssetKey) -> list[dg.AssetCheckResult]:
         ),
         dg.AssetCheckResult(
             asset_key=asset,
-            check_name=ONE_ROW_PER_ACCOUNT,
+            check_name=f"{prefix}{ONE_ROW_PER_ACCOUNT}",
             passed=frame.rows == frame.accounts,
             metadata={"rows": frame.rows, "accounts": frame.accounts},
         ),
         dg.AssetCheckResult(
             asset_key=asset,
-            check_name=VALUES_WITHIN_LIMITS,
+            check_name=f"{prefix}{VALUES_WITHIN_LIMITS}",
             passed=frame.smallest_value_bytes >= 1 and frame.largest_value_bytes <= MAX_VALUE_BYTES,
             metadata={"smallest_bytes": frame.smallest_value_bytes, "largest_bytes": frame.largest_value_bytes},
         ),
     ]
+
+
+def check_guards(
+    frames: FrameSet, frame: Frame, asset: dg.AssetKey, *, push: Push, prefix: str = "", stopping: bool = True
+) -> dg.AssetCheckResult:
+    """Fails when a guard is broken, unless somebody lets this run pass; the numbers are told either way."""
+    guards, kind = push.mapping.guards, frame.account_type
+    found = measured(
+        frame.counts, kind, failed_profiles=frames.failed_profiles, generation=frames.generations[kind].number
+    )
+    broken = " ".join(found.broken(guards))
+    advice = "The run was let pass." if push.without_guards else _how_to_pass(frames, push)
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=f"{prefix}{GUARDS}",
+        passed=not broken or push.without_guards,
+        severity=dg.AssetCheckSeverity.ERROR if stopping else dg.AssetCheckSeverity.WARN,
+        metadata={**found.facts(guards), "let_pass": push.without_guards},
+        description=f"{kind}: {broken} {advice}" if broken else None,
+    )
+
+
+def _how_to_pass(frames: FrameSet, push: Push) -> str:
+    return (
+        f"Nothing was sent; what validation found stands in {frames.invalid_rows}. Mend the source; or, if all this is "
+        f"right, let one run pass: `python -m pipelines run {push.sync} --without-guards`, or in Dagster's own page a "
+        f'run with the tag {GUARDS_TAG}: "off".'
+    )
 
 
 def invalid_rows_check_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:

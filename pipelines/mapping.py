@@ -203,9 +203,11 @@ class Schedule(_Strict):
 
 
 class Guards(_Strict):
-    """What stops a run that goes wrong. None of them applies to a sync's first run: everything is new then."""
+    """What stops a run that goes wrong; see guards.py. Only `min_profiles` applies to a sync's first run."""
 
+    max_changed_fraction: float | None = Field(default=None, gt=0, lt=1)
     max_failed_fraction: float | None = Field(default=None, gt=0, lt=1)
+    min_profiles: int | None = Field(default=None, ge=1)
 
 
 def _owner(text: str) -> str:

@@ -79,6 +79,7 @@ def of_acknowledged(result: PushResult, folders: dict[AccountType, Path]) -> dic
     facts: dict[str, Any] = {
         ROW_COUNT: sum(tally.acknowledged for tally in result.tallies.values()),
         "calls": sum(report.calls.total() for report in reports),
+        "planned_calls": sum(planned.total for planned in result.planned.values()),
         "calls_taken_over": result.unsettled_calls,
         "withheld": sum(result.withheld.values()),
         "resent_rows": sum(report.resent_rows for report in reports),
@@ -88,6 +89,11 @@ def of_acknowledged(result: PushResult, folders: dict[AccountType, Path]) -> dic
     facts |= result.tally_counts() | _sums_of(reports)
     for kind, report in result.reports.items():
         facts |= {f"{kind}_{name}": number for name, number in _speed_of(report).items()}
+    for kind, planned in result.planned.items():
+        facts[f"{kind}_planned_calls"] = planned.total
+        quota = result.reports[kind].quota if kind in result.reports else 0.0
+        if quota:
+            facts[f"{kind}_planned_seconds"] = round(planned.seconds(quota), 1)
     if result.stop:
         facts["stopped"] = result.stop.text
     return facts

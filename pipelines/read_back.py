@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from connectors.tencent_push.pacing import Pacer
@@ -26,10 +26,14 @@ class ReadingClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """How many accounts were read, and how many of them hold all the values that were acknowledged."""
+    """How many accounts were read, and how many of them hold all the values that were acknowledged.
+
+    `differing` are the others, with what they hold; None for an account that could not be read.
+    """
 
     sampled: int
     matching: int
+    differing: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def mismatched(self) -> int:
@@ -87,17 +91,20 @@ def read_back(
         if not open_accounts:
             break
         wait(seconds)
-        open_accounts = _differing(reader, expected, open_accounts)
-    return ReadBack(sampled=len(expected), matching=len(expected) - len(open_accounts))
+        open_accounts = _differing(reader, expected, list(open_accounts))
+    return ReadBack(len(expected), len(expected) - len(open_accounts), open_accounts)
 
 
-def _differing(reader: _Reader, expected: Mapping[str, Mapping[str, str | None]], accounts: Sequence[str]) -> list[str]:
+def _differing(
+    reader: _Reader, expected: Mapping[str, Mapping[str, str | None]], accounts: Sequence[str]
+) -> dict[str, Mapping[str, str] | None]:
+    """The accounts that do not hold what is expected, with what they hold."""
     found = reader.read(accounts)
-    return [
-        account
+    return {
+        account: found.get(account)
         for account in accounts
         if account not in found or any(found[account].get(name) != value for name, value in expected[account].items())
-    ]
+    }
 
 
 def _batches(accounts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -2,9 +2,11 @@
 
     <data>/profiles/sync=<sync>/run=<run>/part-*.parquet           extracted from a warehouse
     <data>/frames/sync=<sync>/run=<run>/<account type>.parquet     attribute frames; invalid_rows.parquet beside them
+    <data>/plans/sync=<sync>/run=<run>/<account type>.parquet      frames of dry runs, which nothing pushes
     <data>/acknowledged/target=<target>/sync=<sync>/account_type=<account type>/   see acknowledged.py
     <data>/failed_rows/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
     <data>/push_calls/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet
+    <data>/differences/sync=<sync>/date=<YYYY-MM-DD>/<run>.parquet what `verify` found
     <data>/reports/sync=<sync>/<run>.html
     <data>/emulator/<sync>.sqlite                                  the embedded emulator's app, one per sync
     <data>/temporary/<run>-*/                                      the engine's spill area, gone after the run
@@ -42,6 +44,9 @@ class Store:
     def frames(self, sync: str, run: str) -> Path:
         return self.root / "frames" / f"sync={sync}" / f"run={run}"
 
+    def plan(self, sync: str, run: str) -> Path:
+        return self.root / "plans" / f"sync={sync}" / f"run={run}"
+
     def acknowledged(self, target: str, sync: str, account_type: AccountType) -> Path:
         return self.root / "acknowledged" / f"target={target}" / f"sync={sync}" / f"account_type={account_type}"
 
@@ -53,6 +58,9 @@ class Store:
 
     def push_calls_of(self, sync: str, day: date, run: str) -> Path:
         return self.root / "push_calls" / f"sync={sync}" / f"date={day.isoformat()}" / f"{run}.parquet"
+
+    def differences_of(self, sync: str, day: date, run: str) -> Path:
+        return self.root / "differences" / f"sync={sync}" / f"date={day.isoformat()}" / f"{run}.parquet"
 
     def report_of(self, sync: str, run: str) -> Path:
         return self.root / "reports" / f"sync={sync}" / f"{run}.html"
@@ -81,10 +89,19 @@ class Store:
         ledgers = (self.root / "acknowledged").glob(f"target=*/sync={sync}/account_type=*/*.ledger")
         kept = {*needed, *(f"run={ledger.stem}" for ledger in ledgers)}
         for kind in ("profiles", "frames"):
-            runs = sorted((self.root / kind / f"sync={sync}").glob("run=*"), key=lambda path: path.stat().st_mtime)
-            for run in runs[: max(0, len(runs) - keep)]:
-                if run.name not in kept:
-                    shutil.rmtree(run, ignore_errors=True)
+            _remove_oldest(self.root / kind / f"sync={sync}", keep=keep, kept=kept)
+
+    def prune_plans(self, sync: str) -> None:
+        """Remove the frames of old dry runs, which nothing needs, so that one more makes `KEPT_RUNS`."""
+        _remove_oldest(self.root / "plans" / f"sync={sync}", keep=KEPT_RUNS - 1, kept=())
+
+
+def _remove_oldest(folder: Path, *, keep: int, kept: Collection[str]) -> None:
+    """All but the newest `keep` of the runs in `folder`, and those that are `kept` by name."""
+    runs = sorted(folder.glob("run=*"), key=lambda path: path.stat().st_mtime)
+    for run in runs[: max(0, len(runs) - keep)]:
+        if run.name not in kept:
+            shutil.rmtree(run, ignore_errors=True)
 
 
 def _remove_abandoned(area: Path) -> None:

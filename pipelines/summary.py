@@ -11,8 +11,11 @@ from pathlib import Path
 import ibis.expr.types as ir
 import jinja2
 
+from connectors.tencent_push.protocol import AccountType
 from connectors.tencent_push.report import SinkReport
+from pipelines.changes import PlannedCalls
 from pipelines.engine import Engine
+from pipelines.frames import Counts
 from pipelines.push import Push, PushResult
 from pipelines.push_progress import SHORTEST_RATE_SECONDS
 from pipelines.store import whole_file
@@ -81,13 +84,13 @@ def summary_text(sync: str, target: str, *, pushed: PushResult, groups: list[Fai
         counts, tally = frame.counts, pushed.tallies[frame.account_type]
         lines += [
             f"  {frame.account_type}",
-            f"    profiles      {counts.profiles:>12,}   of which {counts.without_account:,} without account, "
-            f"{counts.superseded:,} superseded, {counts.invalid:,} invalid, {counts.unchanged:,} unchanged",
+            f"    profiles      {profiles_text(counts)}",
             f"    changed       {counts.changed:>12,}",
             f"    acknowledged  {tally.acknowledged:>12,}",
             f"    failed        {tally.changed - tally.acknowledged:>12,}   {tally.rejected:,} rejected, "
             f"{tally.errored:,} errored, {tally.not_attempted:,} not attempted",
             f"    calls         {calls_text(pushed.reports[frame.account_type])}",
+            f"    planned       {_planned_text(pushed, frame.account_type)}",
         ]
     lines += [f"  {name:<16}{count:>12,}   {text}" for name, count, text in incidents(pushed)]
     if groups:
@@ -97,6 +100,14 @@ def summary_text(sync: str, target: str, *, pushed: PushResult, groups: list[Fai
     lines.append(f"  push calls      {pushed.push_calls}")
     lines += [f"  frame           {frame.path}" for frame in pushed.frames.frames]
     return "\n".join(lines)
+
+
+def profiles_text(counts: Counts) -> str:
+    """All profiles, and where those went that are no change."""
+    return (
+        f"{counts.profiles:>12,}   of which {counts.without_account:,} without account, {counts.superseded:,} "
+        f"superseded, {counts.invalid:,} invalid, {counts.unchanged:,} unchanged"
+    )
 
 
 def calls_text(report: SinkReport) -> str:
@@ -111,6 +122,13 @@ def calls_text(report: SinkReport) -> str:
     if middle is not None and slow is not None:
         text += f"; p50 {middle * 1000:.0f} ms, p99 {slow * 1000:.0f} ms"
     return text
+
+
+def _planned_text(pushed: PushResult, kind: AccountType) -> str:
+    """`624   in 6.2 s at the quota`: what the frames let expect, to be held against what was needed."""
+    planned, quota = pushed.planned.get(kind, PlannedCalls()), pushed.reports[kind].quota
+    text = f"{planned.total:>12,}"
+    return f"{text}   in {planned.seconds(quota):.1f} s at the quota" if planned.total and quota else text
 
 
 def incidents(pushed: PushResult) -> list[tuple[str, int, str]]:

@@ -90,11 +90,15 @@ def run(
     instance: dg.DagsterInstance | None = None,
     definitions: dg.Definitions | None = None,
     tags: Mapping[str, str] | None = None,
+    suffix: str = "",
+    config: Mapping[str, Any] | None = None,
 ) -> Ran:
-    """Runs the whole sync; the environment is read as it is at this moment."""
-    job = dg.Definitions.merge(definitions or build_definitions(sync), SHARED).resolve_job_def(sync.name)
+    """Runs the whole sync, or its job with that suffix; the environment is read as it is at this moment."""
+    job = dg.Definitions.merge(definitions or build_definitions(sync), SHARED).resolve_job_def(f"{sync.name}{suffix}")
     with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
-        result = job.execute_in_process(instance=used, raise_on_error=False, run_config=_QUIET, tags=dict(tags or {}))
+        result = job.execute_in_process(
+            instance=used, raise_on_error=False, run_config={**_QUIET, **(config or {})}, tags=dict(tags or {})
+        )
         return Ran(result, sync)
 
 

@@ -16,7 +16,7 @@ import pytest
 from connectors.tencent_push import ledger
 from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.protocol import AccountType
-from pipelines import assets
+from pipelines import frame_sets
 from pipelines.attribute_sync import build_definitions
 from pipelines.definitions import SHARED
 from pipelines.frames import compute_frames
@@ -259,7 +259,7 @@ def test_a_source_that_changes_while_it_is_read_is_told(folder: Path, monkeypatc
         write_profiles(folder / "profiles/one.parquet", {**PROFILES, "level": list(range(1, 501))})
         return frames
 
-    monkeypatch.setattr(assets, "compute_frames", compute)
+    monkeypatch.setattr(frame_sets, "compute_frames", compute)
     ran = run_all(folder)
     assert not ran.succeeded
     assert "one.parquet changed while the run was reading it" in ran.failure

@@ -30,6 +30,7 @@ GRAPH = {
     "failed_rows": {"user_id_attributes", "registration_id_attributes", "invalid_rows"},
     "failure_report": {"failed_rows"},
     "push_calls": {"user_id_attributes", "registration_id_attributes"},
+    "plan": set(),
 }
 
 
@@ -65,6 +66,11 @@ def test_the_conservation_checks_block(definitions: dg.Definitions) -> None:
         "invalid_rows:conservation",
         *(
             f"{kind}_attributes:{check}"
+            for kind in ("user_id", "registration_id")
+            for check in ("conservation", "guards", "one_row_per_account", "values_within_limits")
+        ),
+        *(
+            f"plan:{kind}_{check}"
             for kind in ("user_id", "registration_id")
             for check in ("conservation", "one_row_per_account", "values_within_limits")
         ),

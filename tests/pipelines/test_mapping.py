@@ -195,6 +195,9 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     ("zone", small(schedule={"cron": "0 2 * * *", "timezone": "Mars/Base"}), "schedule",
      "IANA name such as Asia/Shanghai"),
     ("guards", small(guardz={}), "guardz", "Extra inputs are not permitted"),
+    ("guard", small(guards={"min_profile": 1}), "guards.min_profile", "Extra inputs are not permitted"),
+    ("fraction", small(guards={"max_changed_fraction": 50}), "guards.max_changed_fraction", "less than 1"),
+    ("no profiles", small(guards={"min_profiles": 0}), "guards.min_profiles", "greater than or equal to 1"),
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from connectors.tencent_push.outcomes import StopCause
 from connectors.tencent_push.protocol import AccountType, Command
 from connectors.tencent_push.report import SinkReport, WaitCause
 from pipelines import metadata
+from pipelines.changes import PlannedCalls
 from pipelines.push import FrameSet, PushResult
 from pipelines.tally import Tally
 from pipelines.target import Target
@@ -47,6 +48,7 @@ def result(**reports: SinkReport) -> PushResult:
         frames,
         tallies={kind: Tally(10, 9, 1, 0, 0) for kind in (USER, DEVICE)},
         reports={AccountType(kind): each for kind, each in reports.items()},
+        planned={USER: PlannedCalls(380, 20), DEVICE: PlannedCalls()},
         withheld={USER: 5, DEVICE: 1},
         unsettled_calls=4,
     )
@@ -67,7 +69,10 @@ def test_a_push_is_told_in_numbers() -> None:
         "user_id_seconds": 4.0,
         "user_id_calls_per_second": 125.0,
         "user_id_quota_use": 0.9726,
+        "user_id_planned_calls": 400,
+        "user_id_planned_seconds": 3.8,
     }
+    assert told["planned_calls"] == 400
     assert told["dagster/row_count"] == 18
     assert (told["calls"], told["calls_set_attr"], told["calls_remove_attr"]) == (500, 390, 110)
     assert (told["resent_rows"], told["slow_downs"], told["calls_taken_over"]) == (300, 2, 4)

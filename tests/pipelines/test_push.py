@@ -25,6 +25,7 @@ from pipelines import checks
 from pipelines.errors import DataFolderError
 from pipelines.push import Push
 from pipelines.resources import environment_from
+from pipelines.runs import GUARDS
 from tests.running import Ran, emulator_state, make_sync, run, write_profiles
 
 ATTRIBUTES: dict[str, Any] = {
@@ -41,11 +42,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def night(folder: Path, cities: dict[str, str | None], attributes: dict[str, Any] | None = None, **columns: Any) -> Ran:
+def night(
+    folder: Path,
+    cities: dict[str, str | None],
+    attributes: dict[str, Any] | None = None,
+    tags: dict[str, str] | None = None,
+    **columns: Any,
+) -> Ran:
     """One run over one profile per account."""
     rows: dict[str, Any] = {"user_id": list(cities), "city": list(cities.values()), "updated_at": [0.0] * len(cities)}
     write_profiles(folder / "profiles/one.parquet", {**rows, **columns})
-    return run(make_sync(folder, attributes or ATTRIBUTES))
+    return run(make_sync(folder, attributes or ATTRIBUTES), tags=tags)
 
 
 def test_frames_that_were_computed_against_another_target_are_not_pushed(folder: Path) -> None:
@@ -148,16 +155,26 @@ def guarded(live_app: Emulator, *, fraction: float | None) -> dict[str, Any]:
     return {**ATTRIBUTES, "guards": {"max_failed_fraction": fraction} if fraction else {}}
 
 
-@pytest.mark.parametrize(("fraction", "stops"), [(0.2, True), (0.5, False), (None, False)])
+@pytest.mark.parametrize(
+    ("fraction", "tags", "stops"),
+    [(0.2, {}, True), (0.5, {}, False), (None, {}, False), (0.2, {GUARDS: "off"}, False)],
+    ids=["above the limit", "below it", "no guard", "let pass"],
+)
 def test_a_push_that_fails_more_often_than_the_guard_allows_stops(
-    fraction: float | None, stops: bool, folder: Path, live_app: Emulator, monkeypatch: pytest.MonkeyPatch
+    fraction: float | None,
+    tags: dict[str, str],
+    stops: bool,
+    *,
+    folder: Path,
+    live_app: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "100")  # so that calls are answered before all have left
     accounts = [f"u{number}" for number in range(3_000)]
     attributes = guarded(live_app, fraction=fraction)
     assert night(folder, dict.fromkeys(accounts, "x"), attributes).succeeded
     live_app.faults.add(RefuseRows(dict.fromkeys(accounts[::3], 70402)), times=None)
-    ran = night(folder, dict.fromkeys(accounts, "y"), attributes)
+    ran = night(folder, dict.fromkeys(accounts, "y"), attributes, tags)
     assert ran.succeeded is not stops
     tally = ran.pushed.tallies[AccountType.USER_ID]
     assert tally.is_conserved

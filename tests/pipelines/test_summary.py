@@ -12,6 +12,7 @@ from connectors.tencent_push.errors import Reason
 from connectors.tencent_push.outcomes import StopCause
 from connectors.tencent_push.protocol import AccountType, Command
 from connectors.tencent_push.report import SinkReport
+from pipelines.changes import PlannedCalls
 from pipelines.engine import Engine
 from pipelines.failed_rows import SCHEMA
 from pipelines.frames import Counts, Frame
@@ -55,6 +56,7 @@ def result() -> PushResult:
         frames=frames,
         tallies={USER: Tally(15_679, 15_000, 600, 70, 9), DEVICE: Tally(0, 0, 0, 0, 0)},
         reports={USER: report, DEVICE: SinkReport()},
+        planned={USER: PlannedCalls(150, 7), DEVICE: PlannedCalls()},
         failed_rows=Path("/data/failed_rows/run-1.parquet"),
         failed_row_count=999,
         push_calls=Path("/data/push_calls/run-1.parquet"),
@@ -123,12 +125,14 @@ def test_the_summary_counts_and_says_where_the_files_are(result: PushResult) -> 
         "    acknowledged        15,000",
         "    failed                 679   600 rejected, 70 errored, 9 not attempted",
         "    calls                  157   in 1.6 s, 96 % of the quota; p50 52 ms, p99 84 ms",
+        "    planned                157   in 1.5 s at the quota",
         "  registration_id",
         "    profiles            20,000   of which 19,998 without account, 0 superseded, 0 invalid, 2 unchanged",
         "    changed                  0",
         "    acknowledged             0",
         "    failed                   0   0 rejected, 0 errored, 0 not attempted",
         "    calls                    0",
+        "    planned                  0",
         "  failed rows by reason",
         "    error        1,234   account_unknown (code 70107)",
         "  failed rows     /data/failed_rows/run-1.parquet",
