@@ -77,9 +77,11 @@ class SinkReport:
     def quota_use(self) -> float:
         """The share of the quota that the busiest command had over the whole push; the others' has no part in it.
 
-        The first call needs no time to wait for, so that a second with one call more than the quota is all of it.
+        At most all of it: the first calls have no others to wait for, so that a short push can be over its average.
         """
-        return busiest(self.calls) / (self.seconds * self.quota + 1) if self.seconds and self.quota else 0.0
+        if not (self.seconds and self.quota):
+            return 0.0
+        return min(1.0, busiest(self.calls) / (self.seconds * self.quota))
 
     def count(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:

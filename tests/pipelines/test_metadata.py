@@ -68,7 +68,7 @@ def test_a_push_is_told_in_numbers() -> None:
         "user_id_not_attempted": 0,
         "user_id_seconds": 4.0,
         "user_id_calls_per_second": 125.0,
-        "user_id_quota_use": 0.9726,
+        "user_id_quota_use": 0.975,
         "user_id_planned_calls": 400,
         "user_id_planned_seconds": 3.8,
     }
