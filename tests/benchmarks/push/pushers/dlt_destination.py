@@ -20,11 +20,11 @@ os.environ.update(  # read when dlt is imported
     }
 )
 
-import dlt  # noqa: E402
-import requests  # noqa: E402
-import requests.adapters  # noqa: E402
-from dlt.common.schema import TColumnSchema, TTableSchema  # noqa: E402
-from dlt.common.typing import TDataItems  # noqa: E402
+import dlt  # noqa: E402  after dlt's settings are in the environment
+import requests  # noqa: E402  after dlt's settings are in the environment
+import requests.adapters  # noqa: E402  after dlt's settings are in the environment
+from dlt.common.schema import TColumnSchema, TTableSchema  # noqa: E402  after dlt's settings are in the environment
+from dlt.common.typing import TDataItems  # noqa: E402  after dlt's settings are in the environment
 
 TEXT: dict[str, TColumnSchema] = {name: {"data_type": "text"} for name in NAMES}
 SESSION = requests.Session()

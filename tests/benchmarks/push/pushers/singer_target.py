@@ -33,7 +33,7 @@ class PushSink(BatchSink):
 class PushTarget(Target):
     name = "target-push"
     default_sink_class = PushSink
-    config_jsonschema = {"type": "object", "properties": {"call_url": {"type": "string"}}}  # noqa: RUF012
+    config_jsonschema = {"type": "object", "properties": {"call_url": {"type": "string"}}}  # noqa: RUF012  the SDK reads it from the class
 
 
 def main() -> None:
