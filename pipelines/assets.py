@@ -219,6 +219,9 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, context: dg.A
         except EngineError as error:
             raise explained(manifest) or error from None
         check_unchanged(manifest)
+        with push.locked():
+            for kind, state in states.items():
+                state.learn(engine, computed.learned[kind], since=generations[kind])
     return FrameSet(
         run_id=context.run.run_id,
         target=current.target.name,

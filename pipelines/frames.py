@@ -26,6 +26,7 @@ from pipelines.narrow import CONTENT, Narrowed, account_key, narrowed, open_colu
 from pipelines.source_rows import FILE, ROW, file_table, numbered_profiles
 from pipelines.values import utf8_bytes
 
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Where every profile of one account type went, each number counted in its own place.

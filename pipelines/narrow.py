@@ -34,8 +34,9 @@ MOST_OPEN = 0.25  # above this fraction of all profiles, open ones are not copie
 class Narrowed:
     """What is left to look at: `rows` are profiles with `key_column(kind)` and `open_column(kind)` for each kind.
 
-    `open` are counted in `rows`. `settled` are profiles as they were when Tencent had acknowledged everything of them, `without` those that
-    have no account for sure. `is_copy` tells whether `rows` are a small table of their own, or all profiles.
+    `open` are counted in `rows`. `settled` are profiles as they were when Tencent had acknowledged everything of them,
+    `without` those that have no account for sure. `is_copy` tells whether `rows` are a small table of their own, or
+    all profiles.
     """
 
     rows: ir.Table
@@ -157,20 +158,13 @@ def _groups(
         sides = sides.union(state.select(**{KEY: state_keys(state), CONTENT: marked}))
     grouped = sides.group_by(KEY).agg(members=sides.count(), both=sides[CONTENT].bit_xor())
     is_settled = (grouped.members == _PAIR) & (grouped.both == _STATE_BIT) & grouped[KEY].notnull()
-    marked_groups = grouped.select(
-        KEY=ibis.ifelse(is_settled, ibis.null("uint64"), grouped[KEY]), is_settled=is_settled, members=grouped.members
+    told_apart = grouped.select(
+        ibis.ifelse(is_settled, ibis.null("uint64"), grouped[KEY]).name(KEY),
+        is_settled=is_settled,
+        members=grouped.members,
     )
-    few = marked_groups.group_by("KEY", "is_settled").agg(groups=marked_groups.count(), members=marked_groups.members.sum())
-    return engine.materialize(
-        f"groups_{kind}",
-        few.select(
-            few.is_settled,
-            **{KEY: few["KEY"]},
-            is_open=few["KEY"].notnull(),
-            groups=few.groups,
-            members=few.members.cast("int64"),
-        ),
-    )
+    few = told_apart.group_by(KEY, "is_settled").agg(groups=told_apart.count(), members=told_apart.members.sum())
+    return engine.materialize(f"groups_{kind}", few.mutate(is_open=few[KEY].notnull()))
 
 
 def _counted(engine: Engine, groups: ir.Table) -> dict[str, int]:
@@ -192,10 +186,14 @@ def _rules(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> str:
         "kind": kind.value,
         "accounts": mapping.accounts.model_dump(mode="json"),
         "types": {column: str(profiles[column].type()) for column in mapping.columns()},
-        "program": [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in (values, accounts)],
+        "program": [_digest_of(Path(str(module.__file__)).read_bytes()) for module in (values, accounts)],
         "expressions": ibis.__version__,
     }
-    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return _digest_of(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS))
+
+
+def _digest_of(facts: bytes) -> str:
+    return hashlib.sha256(facts).hexdigest()
 
 
 def _hashed(*parts: ir.Value) -> ir.IntegerValue:

@@ -101,7 +101,6 @@ def truncated(text: ir.StringValue) -> ir.StringValue:
     For text over the limit. The characters that fit and the one after them are looked at: whether that one begins a
     cluster or belongs to the one before it, the last cluster of these is the first that does not fit.
     """
-
     counts = ibis.array(list(range(MAX_VALUE_BYTES // _MOST_CHARACTER_BYTES, MAX_VALUE_BYTES + 1)))
     fitting = counts.filter(lambda count: utf8_bytes(text.substr(0, count)) <= MAX_VALUE_BYTES)
     # Lists of one, since a name is all that a list's function can give to what is used twice.
