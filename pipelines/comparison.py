@@ -43,7 +43,7 @@ def compared(profiles: ir.Table, mapping: SyncMapping, kind: AccountType, *, kno
         if attribute.null is NullPolicy.REMOVE
     ]
     kept = [name for name in values.columns if not name.startswith("absent_") and name != CONTENT]
-    return joined.select(
+    result = joined.select(
         *kept,
         # A digest tells nothing of a profile with something to report: that is looked at every night.
         ibis.ifelse(is_reported(joined, mine), ibis.null("uint64"), joined[CONTENT]).name(CONTENT),
@@ -52,14 +52,11 @@ def compared(profiles: ir.Table, mapping: SyncMapping, kind: AccountType, *, kno
         changed=_names(changed),
         removed=_names(removed),
     )
+    return result.mutate(is_change=(result.changed.length() > 0) | (result.removed.length() > 0))
 
 
 def is_reported(rows: ir.Table, mine: AccountMapping) -> ir.BooleanValue:
     return ibis.or_(*(rows[f"reason_{number}"].notnull() for number in range(len(mine.attributes))))
-
-
-def is_change(compared: ir.Table) -> ir.BooleanValue:
-    return (compared.changed.length() > 0) | (compared.removed.length() > 0)
 
 
 def _value_columns(number: int, expressions: ValueExpressions) -> dict[str, ir.Value]:

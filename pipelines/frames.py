@@ -17,12 +17,12 @@ from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts
 from pipelines.accounts import INVALID_STATUSES, Status
-from pipelines.comparison import KNOWN_CONTENT, compared, is_change, is_reported, newest
+from pipelines.comparison import KNOWN_CONTENT, compared, is_reported, newest
 from pipelines.duplicates import superseded
 from pipelines.engine import Engine
 from pipelines.invalid_rows import count_found, invalid_rows, stop_on_policy, with_source
 from pipelines.mapping import SyncMapping
-from pipelines.narrow import CONTENT, Narrowed, account_key, narrowed, open_column
+from pipelines.narrow import CONTENT, Narrowed, account_key, is_missing, narrowed, open_column
 from pipelines.source_rows import FILE, ROW, file_table, numbered_profiles
 from pipelines.values import utf8_bytes
 
@@ -124,7 +124,7 @@ def compute_frames(
         frames=frames,
         invalid_rows=path,
         invalid_by_reason={row["reason"]: row["rows"] for row in by_reason},
-        invalid_found=count_found(engine, irregular, older, noted, mapping=mapping),
+        invalid_found=count_found(engine, irregular, older, noted, mapping=mapping, missing=found.missing),
         learned={kind: _learned(noted[kind]) for kind in kinds},
     )
 
@@ -139,8 +139,7 @@ def _irregular(rows: ir.Table, mapping: SyncMapping) -> ir.Table:
         columns[f"account_{kind}"] = accounts.account_text(rows, mine.column)
         columns[f"status_{kind}"] = accounts.status(rows, mapping, kind)
         is_open.append(columns[open_column(kind)] & (columns[f"status_{kind}"] != Status.CANDIDATE.value))
-    blank = [accounts.is_blank(accounts.account_text(rows, mine.column)) for mine in types.values()]
-    columns["is_missing"] = ibis.and_(*blank)
+    columns["is_missing"] = is_missing(rows, mapping)
     columns["is_claimed_by_both"] = accounts.is_claimed_by_both(rows, mapping)
     return rows.filter(ibis.or_(columns["is_missing"], *is_open)).select(**columns)
 
@@ -161,8 +160,7 @@ def _compared(
 
 def _noted(rows: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
     """Accounts that do not change, and all that have a value to report."""
-    is_noted = ~is_change(rows) | is_reported(rows, mapping.account_types()[kind])
-    return rows.filter(is_noted).mutate(is_change=is_change(rows))
+    return rows.filter(~rows.is_change | is_reported(rows, mapping.account_types()[kind])).drop("changed", "removed")
 
 
 def _learned(noted: ir.Table) -> ir.Table:
@@ -215,7 +213,7 @@ def _write_frame(
     counted: Mapping[str, int],
 ) -> Frame:
     names = list(mapping.account_types()[kind].attributes)
-    wanted = rows if mapping.frames == "all" else rows.filter(is_change(rows))
+    wanted = rows if mapping.frames == "all" else rows.filter(rows.is_change)
     joined = wanted.join(files, wanted[FILE] == files.number)
     values = [joined[f"value_{number}"].name(name) for number, name in enumerate(names)]
     engine.write_parquet(

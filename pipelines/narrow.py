@@ -34,14 +34,15 @@ MOST_OPEN = 0.25  # above this fraction of all profiles, open ones are not copie
 class Narrowed:
     """What is left to look at: `rows` are profiles with `key_column(kind)` and `open_column(kind)` for each kind.
 
-    `open` are counted in `rows`. `settled` are profiles as they were when Tencent had acknowledged everything of them,
-    `without` those that have no account for sure. `is_copy` tells whether `rows` are a small table of their own, or
-    all profiles.
+    `open` and `missing` (without any account) are counted in `rows`. `settled` are profiles as they were when Tencent
+    had acknowledged everything of them, `without` those that have no account for sure. `is_copy` tells whether `rows`
+    are a small table of their own, or all profiles.
     """
 
     rows: ir.Table
     is_copy: bool
     open: Mapping[AccountType, int]
+    missing: int
     settled: Mapping[AccountType, int]
     without: Mapping[AccountType, int]
 
@@ -97,13 +98,7 @@ def narrowed(
     texts = {mine.column: accounts.account_text(profiles, mine.column) for mine in mapping.account_types().values()}
     maybe_missing = ibis.and_(*(accounts.may_be_blank(accounts.account_text(flagged, column)) for column in texts))
     rows = engine.materialize("open_profiles", flagged.filter(ibis.or_(*wanted, maybe_missing)))
-    return Narrowed(
-        rows=rows,
-        is_copy=True,
-        open=_open_in(engine, rows, list(groups)),
-        settled={kind: each["settled"] for kind, each in counted.items()},
-        without={kind: each["without"] for kind, each in counted.items()},
-    )
+    return _counted_rows(engine, rows, mapping, is_copy=True, aside=counted)
 
 
 def state_keys(known: ir.Table) -> ir.IntegerValue:
@@ -120,21 +115,37 @@ def _has_contents(engine: Engine, state: ir.Table | None) -> bool:
 def _everything(engine: Engine, keyed: ir.Table, mapping: SyncMapping) -> Narrowed:
     kinds = list(mapping.account_types())
     rows = keyed.mutate(**{open_column(kind): accounts.may_have_account(keyed, mapping, kind) for kind in kinds})
+    return _counted_rows(engine, rows, mapping, is_copy=False)
+
+
+def _counted_rows(
+    engine: Engine,
+    rows: ir.Table,
+    mapping: SyncMapping,
+    *,
+    is_copy: bool,
+    aside: Mapping[AccountType, Mapping[str, int]] | None = None,
+) -> Narrowed:
+    """`aside` are the counts of the groups, where profiles were set aside by them."""
+    kinds = list(mapping.account_types())
     sums = {kind.value: rows[open_column(kind)].sum() for kind in kinds}
     sums |= {f"not_{kind}": (~rows[open_column(kind)]).sum() for kind in kinds}
-    (counted,) = engine.rows(rows.aggregate(**sums))
+    (found,) = engine.rows(rows.aggregate(missing=is_missing(rows, mapping).sum(), **sums))
+    counted = {name: int(count or 0) for name, count in found.items()}
     return Narrowed(
         rows=rows,
-        is_copy=False,
-        open={kind: int(counted[kind.value] or 0) for kind in kinds},
-        settled=dict.fromkeys(kinds, 0),
-        without={kind: int(counted[f"not_{kind}"] or 0) for kind in kinds},
+        is_copy=is_copy,
+        open={kind: counted[kind.value] for kind in kinds},
+        missing=counted["missing"],
+        settled={kind: aside[kind]["settled"] if aside else 0 for kind in kinds},
+        without={kind: aside[kind]["without"] if aside else counted[f"not_{kind}"] for kind in kinds},
     )
 
 
-def _open_in(engine: Engine, rows: ir.Table, kinds: list[AccountType]) -> dict[AccountType, int]:
-    (found,) = engine.rows(rows.aggregate(**{kind.value: rows[open_column(kind)].sum() for kind in kinds}))
-    return {kind: int(found[kind.value] or 0) for kind in kinds}
+def is_missing(profiles: ir.Table, mapping: SyncMapping) -> ir.BooleanValue:
+    """Whether no account of any kind stands in the profile."""
+    columns = dict.fromkeys(mine.column for mine in mapping.account_types().values())
+    return ibis.and_(*(accounts.is_blank(accounts.account_text(profiles, column)) for column in columns))
 
 
 def _key(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.IntegerValue:

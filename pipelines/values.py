@@ -85,13 +85,15 @@ def _limited(text: ir.StringValue, *, is_invalid: ir.BooleanValue, too_long: Too
     is_absent = text.isnull() | (text == "")
     over = utf8_bytes(text) > MAX_VALUE_BYTES
     over_reason: ir.StringValue = ibis.literal(Reason.VALUE_TOO_LONG.value)
-    shortened: ir.StringValue = null
     if too_long is TooLong.TRUNCATE:
         fits_none = utf8_bytes(_first_graphemes(text, 1, 1)) > MAX_VALUE_BYTES
         over_reason = ibis.ifelse(fits_none, Reason.VALUE_TOO_LONG.value, Reason.VALUE_TRUNCATED.value)
-        shortened = truncated(text).nullif("")
     reason = ibis.cases((is_absent, null), (is_invalid, Reason.VALUE_INVALID.value), (over, over_reason), else_=null)
-    value = ibis.cases((is_absent, null), (is_invalid, null), (over, shortened), else_=text)
+    # By way of the reason, which the engine then computes once for both.
+    value = ibis.ifelse(reason.isnull(), text.nullif(""), null)
+    if too_long is TooLong.TRUNCATE:
+        is_shortened = reason == Reason.VALUE_TRUNCATED.value
+        value = ibis.cases((reason.isnull(), text.nullif("")), (is_shortened, truncated(text)), else_=null)
     return ValueExpressions(text=text, value=value, reason=reason, is_absent=is_absent)
 
 
