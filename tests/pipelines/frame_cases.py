@@ -76,6 +76,10 @@ def compute(
         folder=folder or Path(paths[0]).parent / "frames",
         metadata=METADATA,
     )
+    return as_computed(frames)
+
+
+def as_computed(frames: Frames) -> Computed:
     return Computed(
         frames=frames,
         changes={frame.account_type.value: _changes(frame.path) for frame in frames.frames},
