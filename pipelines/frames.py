@@ -7,7 +7,7 @@ sent here.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ibis
@@ -18,10 +18,11 @@ from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts
 from pipelines.accounts import INVALID_STATUSES, Status
 from pipelines.comparison import KNOWN_CONTENT, compared, is_reported, newest
+from pipelines.departed import departed, require_accounts
 from pipelines.duplicates import superseded
 from pipelines.engine import Engine
 from pipelines.invalid_rows import count_found, invalid_rows, stop_on_policy, with_source
-from pipelines.mapping import SyncMapping
+from pipelines.mapping import Departed, SyncMapping
 from pipelines.narrow import CONTENT, Narrowed, account_key, is_missing, narrowed, open_column
 from pipelines.source_rows import FILE, ROW, file_table, numbered_profiles
 from pipelines.values import utf8_bytes
@@ -31,7 +32,8 @@ from pipelines.values import utf8_bytes
 class Counts:
     """Where every profile of one account type went, each number counted in its own place.
 
-    Conservation: all were classified, and they are the sum of the five kinds that follow.
+    Conservation: all were classified, and they are the sum of the five kinds that follow. Of the changed,
+    `departed` have no profile: their attributes are removed since no profile has the account any more.
     """
 
     profiles: int
@@ -41,16 +43,20 @@ class Counts:
     invalid: int
     unchanged: int
     changed: int
+    departed: int = 0
 
     @property
     def is_conserved(self) -> bool:
-        placed = self.without_account + self.superseded + self.invalid + self.unchanged + self.changed
+        placed = self.without_account + self.superseded + self.invalid + self.unchanged + self.changed - self.departed
         return self.profiles == self.classified == placed
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One account type's frame on disk: of the `chosen_rows`, `rows` are in it; `counts.changed` are changes."""
+    """One account type's frame on disk: of the `chosen_rows`, `rows` are in it; `counts.changed` are changes.
+
+    `departed` accounts have no profile any more; whether they are among the changes says the mapping.
+    """
 
     account_type: AccountType
     path: Path
@@ -63,6 +69,7 @@ class Frame:
     largest_value_bytes: int
     smallest_value_bytes: int
     counts: Counts
+    departed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ def compute_frames(
     older = {kind: superseded(engine, found.rows, mapping, kind) for kind in kinds}
     rows = {kind: _compared(engine, found, older[kind], mapping, kind, known=acknowledged.get(kind)) for kind in kinds}
     noted = {kind: engine.materialize(f"noted_{kind}", _noted(rows[kind], mapping, kind)) for kind in kinds}
+    gone = {kind: departed(engine, found, mapping, kind, known=acknowledged.get(kind)) for kind in kinds}
     files = engine.register("source_files", file_table(manifest))
     invalid = engine.materialize("invalid_rows", invalid_rows(irregular, older, noted, mapping=mapping))
     path = folder / "invalid_rows.parquet"
@@ -114,6 +122,7 @@ def compute_frames(
             mapping=mapping,
             path=folder / f"{kind}.parquet",
             metadata=metadata,
+            gone=gone[kind],
             counted=_count(engine, found, irregular, older[kind], noted[kind], kind=kind, profiles=manifest.rows),
         )
         for kind in kinds
@@ -211,28 +220,42 @@ def _write_frame(
     path: Path,
     metadata: Mapping[str, str],
     counted: Mapping[str, int],
+    gone: ir.Table | None,
 ) -> Frame:
     names = list(mapping.account_types()[kind].attributes)
     wanted = rows if mapping.frames == "all" else rows.filter(rows.is_change)
     joined = wanted.join(files, wanted[FILE] == files.number)
     values = [joined[f"value_{number}"].name(name) for number, name in enumerate(names)]
-    engine.write_parquet(
-        joined.select(
-            joined.account,
-            *values,
-            joined.changed,
-            joined.removed,
-            joined.source_file,
-            joined[ROW].name("source_row"),
-            joined[CONTENT],
-        ),
-        path,
-        metadata=metadata,
+    contents = joined.select(
+        joined.account,
+        *values,
+        joined.changed,
+        # Where no attribute may be removed, the engine does not know what the empty lists would hold.
+        joined.removed.cast("array<string>").name("removed"),
+        joined.source_file,
+        joined[ROW].name("source_row"),
+        joined[CONTENT],
     )
+    departed_accounts = 0 if gone is None else int(engine.rows(gone.aggregate(rows=gone.count()))[0]["rows"])
+    removed = departed_accounts if mapping.departed is Departed.REMOVE else 0
+    if gone is not None and removed:
+        contents = contents.union(_cleared(gone, contents))
     chosen = counted["classified"] - counted["without_account"] - counted["invalid"] - counted["superseded"]
+    require_accounts(mapping, mapping.account_types()[kind], accounts_left=chosen, gone=departed_accounts)
+    engine.write_parquet(contents, path, metadata=metadata)
     if mapping.frames == "changed":
         chosen -= counted["unchanged"]
-    return measure_frame(engine, path, kind=kind, names=names, chosen_rows=chosen, counts=dict(counted))
+    frame = measure_frame(
+        engine, path, kind=kind, names=names, chosen_rows=chosen + removed, counts=dict(counted, departed=removed)
+    )
+    return replace(frame, departed=departed_accounts)
+
+
+def _cleared(gone: ir.Table, frame: ir.Table) -> ir.Table:
+    """Departed accounts as rows of `frame`, from no source."""
+    columns = {name: ibis.null(kind) for name, kind in frame.schema().items()}
+    columns |= {"changed": ibis.literal([], type="array<string>"), "removed": gone.removed.cast("array<string>")}
+    return gone.select("account", **{name: columns[name] for name in frame.columns if name != "account"})
 
 
 def measure_frame(

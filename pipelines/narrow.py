@@ -35,7 +35,8 @@ class Narrowed:
     """What is left to look at: `rows` are profiles with `key_column(kind)` and `open_column(kind)` for each kind.
 
     `open` and `missing` (without any account) are counted in `rows`. `settled` are profiles as they were when Tencent
-    had acknowledged everything of them, `without` those that have no account for sure. `is_copy` tells whether `rows`
+    had acknowledged everything of them, `without` those that have no account for sure. `open_keys` are those of open
+    profiles and of accounts that no profile has, where settled ones were set aside. `is_copy` tells whether `rows`
     are a small table of their own, or all profiles.
     """
 
@@ -45,6 +46,7 @@ class Narrowed:
     missing: int
     settled: Mapping[AccountType, int]
     without: Mapping[AccountType, int]
+    open_keys: Mapping[AccountType, ir.Table]
 
 
 def key_column(kind: AccountType) -> str:
@@ -98,7 +100,7 @@ def narrowed(
     texts = {mine.column: accounts.account_text(profiles, mine.column) for mine in mapping.account_types().values()}
     maybe_missing = ibis.and_(*(accounts.may_be_blank(accounts.account_text(flagged, column)) for column in texts))
     rows = engine.materialize("open_profiles", flagged.filter(ibis.or_(*wanted, maybe_missing)))
-    return _counted_rows(engine, rows, mapping, is_copy=True, aside=counted)
+    return _counted_rows(engine, rows, mapping, is_copy=True, aside=counted, open_keys=open_keys)
 
 
 def state_keys(known: ir.Table) -> ir.IntegerValue:
@@ -125,6 +127,7 @@ def _counted_rows(
     *,
     is_copy: bool,
     aside: Mapping[AccountType, Mapping[str, int]] | None = None,
+    open_keys: Mapping[AccountType, ir.Table] | None = None,
 ) -> Narrowed:
     """`aside` are the counts of the groups, where profiles were set aside by them."""
     kinds = list(mapping.account_types())
@@ -139,6 +142,7 @@ def _counted_rows(
         missing=counted["missing"],
         settled={kind: aside[kind]["settled"] if aside else 0 for kind in kinds},
         without={kind: aside[kind]["without"] if aside else counted[f"not_{kind}"] for kind in kinds},
+        open_keys=open_keys or {},
     )
 
 

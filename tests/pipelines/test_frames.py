@@ -307,7 +307,9 @@ def test_a_value_that_is_not_sent_stops_nothing(engine: Engine, tmp_path: Path) 
 
 
 def test_counts_are_conserved_only_if_no_profile_is_lost() -> None:
-    counts = Counts(profiles=10, classified=10, without_account=1, superseded=2, invalid=1, unchanged=2, changed=4)
+    counts = Counts(
+        profiles=10, classified=10, without_account=1, superseded=2, invalid=1, unchanged=2, changed=5, departed=1
+    )
     assert counts.is_conserved
     for name in asdict(counts):
         assert not replace(counts, **{name: getattr(counts, name) + 1}).is_conserved

@@ -18,6 +18,7 @@ from connectors.tencent_push.protocol import AccountType, Command
 from pipelines import acknowledged, folding, frames, narrow, state_parts
 from pipelines.acknowledged import AcknowledgedAttributes, Owner
 from pipelines.engine import Engine
+from pipelines.errors import EmptySourceError
 from pipelines.frames import compute_frames
 from pipelines.narrow import CONTENT
 from tests.pipelines.frame_cases import METADATA, Computed, Row, as_computed, expected, sync_of, write_source
@@ -215,3 +216,52 @@ def test_what_has_something_to_report_is_looked_at_every_night(nights: Nights, m
 def test_another_mapping_makes_everything_be_looked_at(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     nights.push(nights.compute(ROWS, MAPPINGS[0]))
     assert looked_at(nights, ROWS, monkeypatch) == len(ROWS)
+
+
+# Departed accounts --------------------------------------------------------------------------------------------------
+
+LEFT_BEHIND = {**MAPPINGS[1], "departed": "leave"}
+REMOVED = {**MAPPINGS[1], "departed": "remove"}
+
+
+@pytest.mark.parametrize("key_bits", [1, 64])
+def test_departed_accounts_are_counted_and_left_alone(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, key_bits: int
+) -> None:
+    share_keys(monkeypatch, key_bits)
+    nights.push(nights.compute(ROWS, LEFT_BEHIND))
+    computed = nights.compute(ROWS[2:], LEFT_BEHIND)
+    assert computed.frames.frames[0].departed == 2
+    assert computed.rows("user_id") == []
+
+
+@pytest.mark.parametrize("key_bits", [1, 64])
+@pytest.mark.parametrize("kept", [2, 39])  # few that are open, or all
+def test_departed_accounts_lose_every_attribute_that_is_known(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, key_bits: int, kept: int
+) -> None:
+    share_keys(monkeypatch, key_bits)
+    nights.push(nights.compute(edited(ROWS, [(39, {"user": "u39", "city": "Bonn"})]), REMOVED))
+    computed = nights.compute(ROWS[:kept], REMOVED)
+    frame = computed.frames.frames[0]
+    rows = {row["account"]: row for row in computed.rows("user_id")}
+    assert rows.keys() == {f"u{number}" for number in range(kept, 40)}
+    assert rows["u39"]["removed"] == ["city"]
+    assert (rows["u39"]["city"], rows["u39"]["changed"], rows["u39"]["source_file"]) == (None, [], None)
+    assert (frame.departed, frame.counts.departed, frame.counts.is_conserved) == (40 - kept, 40 - kept, True)
+    nights.push(computed)
+    assert nights.compute(ROWS[:kept], REMOVED).frames.frames[0].departed == 0
+
+
+def test_an_account_that_a_profile_names_wrongly_has_not_departed(nights: Nights) -> None:
+    nights.push(nights.compute(ROWS, REMOVED))
+    both = edited(ROWS, [(0, {"user": "u0", "device": "u0", "flag": True})])
+    assert nights.compute(both, REMOVED).frames.frames[0].departed == 0
+
+
+def test_an_empty_source_never_means_to_remove_everyone(nights: Nights) -> None:
+    nights.push(nights.compute(ROWS, REMOVED))
+    with pytest.raises(EmptySourceError, match="would remove the attributes of all 40 accounts") as caught:
+        nights.compute([{"user": " "}], REMOVED)
+    assert "u1" not in str(caught.value)
+    assert nights.compute([], LEFT_BEHIND).frames.frames[0].departed == 40
