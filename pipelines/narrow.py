@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
@@ -19,12 +18,12 @@ import orjson
 
 from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts, values
-from pipelines.engine import Engine
+from pipelines.engine import ENGINE_VERSION, Engine
 from pipelines.mapping import SyncMapping
 
 KEY, CONTENT = "__key", "__content"  # of an account, of a profile; as the state keeps them
 # The hash and the regular expressions' Unicode tables are the engine's own: of another version nothing is believed.
-HASH_VERSION = f"duckdb-{duckdb.__version__}"
+HASH_VERSION = ENGINE_VERSION
 _PROFILE_BITS, _STATE_BIT = 3, 1  # a profile's digest ends in binary 10, the same digest in the state in 11
 _PAIR = 2
 MOST_OPEN = 0.25  # above this fraction of all profiles, open ones are not copied but read again where they lie

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.tencent_push.ledger import Ledger, Settled
 from connectors.tencent_push.outcomes import Change, Outcome
-from pipelines import failed_rows, frames, narrow
+from pipelines import duplicates, failed_rows, frames, narrow
 from pipelines.changes import FrameChanges
 from pipelines.engine import Engine
 from pipelines.narrow import Narrowed
@@ -64,7 +64,7 @@ def test_a_profile_lost_by_the_transform_fails_the_frames_check_before_any_call(
 def test_an_open_profile_lost_after_the_narrow_pass_fails_the_frames_check(
     run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = frames.narrowed
+    original = narrow.narrowed
 
     def lossy(*arguments: Any) -> Narrowed:
         found = original(*arguments)
@@ -118,7 +118,7 @@ def test_an_irregular_profile_that_is_lost_fails_a_check_before_any_call(
 def test_a_profile_taken_for_superseded_too_often_fails_the_frames_check(
     run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = frames.superseded
+    original = duplicates.superseded
 
     def one_more(*arguments: Any) -> ir.Table:
         rows = original(*arguments)

@@ -22,7 +22,7 @@ from pipelines.errors import EmptySourceError
 from pipelines.frames import compute_frames
 from pipelines.narrow import CONTENT
 from tests.pipelines.frame_cases import METADATA, Computed, Row, as_computed, expected, sync_of, write_source
-from tests.pipelines.ledger_cases import write_ledger
+from tests.pipelines.ledger_cases import Call, write_ledger
 
 SCHEMA = pa.schema(
     [
@@ -110,7 +110,7 @@ class Nights:
             name = f"night-{self.count}"
             ledger = self.state(frame.account_type).ledger_file(name)
             path = str(frame.path.relative_to(self.root))
-            calls = [(command, numbers, numbers, []) for command in (Command.SET_ATTR, Command.REMOVE_ATTR)]
+            calls: list[Call] = [(command, numbers, numbers, []) for command in (Command.SET_ATTR, Command.REMOVE_ATTR)]
             write_ledger(ledger, path, calls, frame=name)
             self.state(frame.account_type).fold(self.engine, ledger, root=self.root)
 

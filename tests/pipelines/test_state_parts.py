@@ -1,7 +1,7 @@
 """Parts of what is acknowledged: the last one counts, a compaction loses nothing wherever it ends."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipelines.engine import Engine
 from pipelines.errors import DataFolderError
 from pipelines.folding import OWN_COLUMNS
 from pipelines.narrow import CONTENT, HASH_VERSION, KEY
-from tests.pipelines.ledger_cases import write_frame, write_ledger
+from tests.pipelines.ledger_cases import Set, write_frame, write_ledger
 
 OWNER = Owner("emulator", 1400000000, "small", AccountType.USER_ID)
 Cities = dict[str, str]
@@ -30,7 +30,7 @@ def state_in(root: Path) -> AcknowledgedAttributes:
 
 
 def push(engine: Engine, root: Path, frame: str, cities: Cities) -> None:
-    changes = [(account, {"city": city}, []) for account, city in cities.items()]
+    changes: list[tuple[str, Set, Sequence[str]]] = [(account, {"city": city}, []) for account, city in cities.items()]
     write_frame(root / f"{frame}.parquet", *changes)
     numbers = list(range(len(changes)))
     ledger = state_in(root).ledger_file(frame)
