@@ -109,7 +109,7 @@ def require_agreement(computed: Computed, reference: Expected) -> None:
     assert computed.changes == reference.changes
     assert computed.invalid_rows == reference.failed_rows
     for kind, counts in computed.counts.items():
-        asked = asdict(reference.counts[kind]) | {"classified": reference.counts[kind].profiles}
+        asked = asdict(reference.counts[kind]) | {"classified": reference.counts[kind].profiles, "departed": 0}
         assert counts == {name: asked[name] for name in counts}
     assert all(frame.counts.is_conserved for frame in computed.frames.frames)
 
