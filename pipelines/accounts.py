@@ -41,7 +41,7 @@ def account_text(profiles: ir.Table, column: str) -> ir.StringValue:
 
 def is_blank(account: ir.StringValue) -> ir.BooleanValue:
     """Null, empty, or nothing but white space of any script."""
-    return account.isnull() | account.re_search(BLANK)
+    return account.isnull() | ibis.ifelse(may_be_blank(account), account.re_search(BLANK), False)
 
 
 def status(profiles: ir.Table, mapping: SyncMapping, account_type: AccountType) -> ir.StringValue:
@@ -59,6 +59,31 @@ def status(profiles: ir.Table, mapping: SyncMapping, account_type: AccountType) 
         (utf8_bytes(account) > MAX_BYTES[account_type], Status.ACCOUNT_TOO_LONG.value),
         else_=Status.CANDIDATE.value,
     )
+
+
+def may_have_account(profiles: ir.Table, mapping: SyncMapping, account_type: AccountType) -> ir.BooleanValue:
+    """False, never null, only where the status is WITHOUT_ACCOUNT for sure; told without looking into the account."""
+    mine = mapping.account_types()[account_type]
+    there = profiles[mine.column].notnull()
+    if mapping.is_mixed():
+        other = next(each for kind, each in mapping.account_types().items() if kind is not account_type)
+        return there & (claims(profiles, mine) | ~claims(profiles, other))
+    return there & _satisfies_where(profiles, mine)
+
+
+def may_be_blank(account: ir.StringValue) -> ir.BooleanValue:
+    """True for every blank account and few others: a printed ASCII character in front is no white space."""
+    return account.isnull() | (account < "!") | (account >= "\x7f")
+
+
+def deciding_columns(mapping: SyncMapping, account_type: AccountType) -> tuple[str, ...]:
+    """The source columns besides the account's own that decide its status; the other type's account is not one."""
+    types = mapping.account_types()
+    named = dict.fromkeys(types[account_type].where)
+    if mapping.is_mixed():
+        for each in types.values():
+            named |= dict.fromkeys(each.where)
+    return tuple(named)
 
 
 def claims(profiles: ir.Table, mapping: AccountMapping) -> ir.BooleanValue:

@@ -1,10 +1,12 @@
 """What Tencent has confirmed, per account type of one sync at one target; grows by folding the ledgers of pushes.
 
-    <folder>/state.json                        owner, generation, and the frame that each generation came from
-    <folder>/generation-00000012.parquet       account, one column per attribute, uncertain, acknowledged_at
+    <folder>/state.json                        owner, generation, the frame that each came from, the list of parts
+    <folder>/part-00000012.parquet             account, one column per attribute, uncertain, acknowledged_at, and the
+                                               account's key and its profile's digest (see narrow.py)
     <folder>/refused-<frame>.parquet           what was refused for good: see refusal_memory.py
     <folder>/<frame>.ledger                    a push that is running, or died: folded before anything else happens
 
+The first part is the base, each later one adds what a push changed: the last part that has an account counts for it.
 A null attribute was never acknowledged, or its removal was. `uncertain` names attributes that a call may or may not
 have written: they count as different from anything, so that the next run sends them again.
 """
@@ -16,27 +18,21 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import ibis
 import ibis.expr.types as ir
-import pyarrow as pa
 
 from connectors.tencent_push.ledger import LedgerContents, read_ledger
-from connectors.tencent_push.protocol import AccountType, Command
-from pipelines.engine import ROW_NUMBER, Engine
+from connectors.tencent_push.protocol import AccountType
+from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError, DataFolderError
-from pipelines.mapping import FRAME_COLUMNS
+from pipelines.folding import IS_REMOVED, IS_SET, MAYBE_REMOVED, MAYBE_SET, answered, effects_of, is_complete, touched
+from pipelines.narrow import HASH_VERSION
 from pipelines.refusal_memory import refused_in, remembered
+from pipelines.state_parts import is_worth_compacting, learned_rows, part_name, read_parts
 from pipelines.store import disk_errors, make_folder, whole_file
 
-LAYOUT = 1
+LAYOUT = 2
+SINGLE_FILE_LAYOUT = 1  # of earlier programs: one file, without keys and digests
 KEPT_HISTORY = 50
-
-# Names that no attribute has, since the mapping reserves the prefix.
-IS_SET, MAYBE_SET, IS_REMOVED, MAYBE_REMOVED = "__is_set", "__maybe_set", "__is_removed", "__maybe_removed"
-KNOWN = "__known_"
-_FLAGS = (IS_SET, MAYBE_SET, IS_REMOVED, MAYBE_REMOVED)
-_OWN_COLUMNS = {"account", "uncertain", "acknowledged_at"}
-_EFFECT_COLUMNS = {*FRAME_COLUMNS, ROW_NUMBER, *_FLAGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +47,18 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One state of what is acknowledged. `file` is None before anything was. `frames` tells which frame made which.
+    """One state of what is acknowledged. No `parts` before anything was. `frames` tells which frame made which.
 
-    `refused` is the memory of refusals that goes with it, if there is any.
+    `refused` is the memory of refusals that goes with it, if there is any. `hash_version` is of whom the parts' keys
+    and digests are; another engine's are not believed.
     """
 
     number: int
-    file: Path | None
+    parts: tuple[Path, ...] = ()
     frames: tuple[tuple[int, str], ...] = ()
     lineage: str = ""
     refused: Path | None = None
+    hash_version: str = HASH_VERSION
 
     def came_only_from(self, frame: str, *, since: "Generation") -> bool:
         """Whether every generation after `since` was made by pushing `frame`, so that pushing it again is safe.
@@ -94,12 +92,12 @@ class AcknowledgedAttributes:
         self.owner = owner
 
     def current(self) -> Generation:
-        """Raises DataFolderError for a folder of another owner, another layout, or with its file gone."""
+        """Raises DataFolderError for a folder of another owner, an unknown layout, or with a part gone."""
         path = self.folder / "state.json"
         if not path.exists():
-            if any(self.folder.glob("generation-*.parquet")):
+            if any(self._part_files()):
                 raise DataFolderError(f"{path} is gone, but its data are there; restore it, or remove {self.folder}")
-            return Generation(number=0, file=None)
+            return Generation(number=0)
         with disk_errors(path):
             content = path.read_bytes()
         return self._read_state(path, content)
@@ -115,10 +113,26 @@ class AcknowledgedAttributes:
 
     def table(self, engine: Engine) -> ir.Table | None:
         """The current generation as a table, or None before anything was acknowledged."""
-        generation = self.current()
-        if generation.file is None:
+        return self._table(engine, self.current())
+
+    def _table(self, engine: Engine, generation: Generation) -> ir.Table | None:
+        if not generation.parts:
             return None
-        return engine.parquet(f"acknowledged_{self.owner.account_type}", generation.file)
+        believed = generation.hash_version == HASH_VERSION
+        return read_parts(engine, f"acknowledged_{self.owner.account_type}", generation.parts, believed=believed)
+
+    def learn(self, engine: Engine, learned: ir.Table, *, since: Generation) -> bool:
+        """Keep the digests of profiles (account, CONTENT) that were found settled, where that pays; whether it did.
+
+        Nothing is acknowledged by it, so the generation stays. What was learned of an older one is left alone.
+        """
+        generation = self.current()
+        if generation != since:
+            return False
+        rows = learned_rows(engine, self._table(engine, generation), learned, kind=self.owner.account_type)
+        if rows is not None:
+            self._append(engine, rows, generation)
+        return rows is not None
 
     def refused(self, engine: Engine) -> ir.Table | None:
         """What was refused for good so far (refusal_memory.MEMORY), or None when nothing was."""
@@ -153,10 +167,10 @@ class AcknowledgedAttributes:
                 f"{ledger} records what was sent of {frame_file}, which is gone: restore that file. If it is lost, "
                 f"remove {self.folder} as well; everything of this sync is then sent once more"
             )
-        effects = _effects(engine, contents, frame_file, name=f"effects_{self.owner.account_type}")
+        effects = effects_of(engine, contents, frame_file, name=f"effects_{self.owner.account_type}")
         counted = engine.rows(
             effects.aggregate(
-                acknowledged=_is_complete(effects).sum().fill_null(0),
+                acknowledged=is_complete(effects).sum().fill_null(0),
                 any=(effects[IS_SET] | effects[IS_REMOVED]).sum().fill_null(0),
                 uncertain=(effects[MAYBE_SET] | effects[MAYBE_REMOVED]).sum().fill_null(0),
             )
@@ -177,21 +191,47 @@ class AcknowledgedAttributes:
             ledger.unlink()
         return folded
 
-    def _write(self, engine: Engine, effects: ir.Table, before: Generation, *, frame: str) -> Generation:
-        number = before.number + 1
-        if before.file is None:
+    def _write(self, engine: Engine, effects: ir.Table, before: Generation, *, frame: str) -> None:
+        if not before.parts:
             before = replace(before, lineage=before.lineage or secrets.token_hex(8))
             self._write_state(before)  # so that an interruption before the first state is not taken for a lost one
-        known = self.table(engine)
-        file = self.folder / f"generation-{number:08d}.parquet"
-        engine.write_parquet(_merged(effects, known, now=datetime.now(UTC)), file)
+        known = self._table(engine, before)
+        if known is not None:
+            mine = known.semi_join(effects, known.account == effects.account)
+            known = engine.materialize(f"known_of_effects_{self.owner.account_type}", mine)
+        number = before.number + 1
         frames = (*before.frames, (number, frame))[-KEPT_HISTORY:]
-        after = replace(before, number=number, file=file, frames=frames)
+        rows = touched(effects, known, now=datetime.now(UTC))
+        self._append(engine, rows, replace(before, number=number, frames=frames))
+
+    def _append(self, engine: Engine, rows: ir.Table, after: Generation) -> None:
+        """`after` with one more part, `rows`; all parts become one when there are too many of them."""
+        if after.parts and after.hash_version != HASH_VERSION:  # old keys and new ones never stand side by side
+            parts = self._compact(engine, self.current()).parts
+            after = replace(after, parts=parts, hash_version=HASH_VERSION)
+        file = self.folder / part_name(after.parts)
+        engine.write_parquet(rows, file)
+        after = replace(after, parts=(*after.parts, file))
         self._write_state(after)
-        for old in self.folder.glob("generation-*.parquet"):
+        if is_worth_compacting(after.parts):
+            self._compact(engine, after)
+
+    def _compact(self, engine: Engine, generation: Generation) -> Generation:
+        """One new base, then the state that names it, then the old parts go: killed anywhere, nothing is lost."""
+        whole = self._table(engine, generation)
+        if whole is None:
+            return generation
+        file = self.folder / part_name(generation.parts)
+        engine.write_parquet(whole, file)
+        generation = replace(generation, parts=(file,), hash_version=HASH_VERSION)
+        self._write_state(generation)
+        for old in self._part_files():
             if old != file:
                 old.unlink(missing_ok=True)
-        return after
+        return generation
+
+    def _part_files(self) -> list[Path]:
+        return [*self.folder.glob("part-*.parquet"), *self.folder.glob("generation-*.parquet")]
 
     def _remember(
         self, engine: Engine, contents: LedgerContents, frame_file: Path, *, effects: ir.Table, changed: bool
@@ -208,7 +248,7 @@ class AcknowledgedAttributes:
         memory = remembered(
             self.refused(engine),
             refused,
-            _answered(effects),
+            answered(effects),
             rules=str(contents.header.get("rules", "")),
             now=datetime.now(UTC),
         )
@@ -226,7 +266,8 @@ class AcknowledgedAttributes:
             "layout": LAYOUT,
             "owner": asdict(self.owner),
             "generation": generation.number,
-            "file": generation.file.name if generation.file else None,
+            "parts": [part.name for part in generation.parts],
+            "hash_version": generation.hash_version,
             "frames": generation.frames,
             "lineage": generation.lineage,
             "refused": generation.refused.name if generation.refused else None,
@@ -238,15 +279,17 @@ class AcknowledgedAttributes:
         try:
             state = json.loads(content)
             layout = int(state["layout"])
-            if layout != LAYOUT:
+            if layout not in (LAYOUT, SINGLE_FILE_LAYOUT):
                 raise DataFolderError(
                     f"{path} has layout {layout}, this program reads {LAYOUT}; use the program that wrote it"
                 )
             owner = dict(state["owner"])
             frames = tuple((int(number), str(frame)) for number, frame in state["frames"])
-            file = None if state["file"] is None else self.folder / str(state["file"])
+            named = state["parts"] if layout == LAYOUT else [name for name in [state["file"]] if name is not None]
+            parts = tuple(self.folder / str(name) for name in named)
+            version = str(state["hash_version"]) if layout == LAYOUT else ""
             refused = None if state.get("refused") is None else self.folder / str(state["refused"])
-            generation = Generation(int(state["generation"]), file, frames, str(state["lineage"]), refused)
+            generation = Generation(int(state["generation"]), parts, frames, str(state["lineage"]), refused, version)
         except (ValueError, KeyError, TypeError):
             raise DataFolderError(f"{path} is damaged; restore it, or remove {self.folder}") from None
         if owner != asdict(self.owner):
@@ -254,10 +297,9 @@ class AcknowledgedAttributes:
                 f"{path} belongs to {_shown(owner)}, not to {_shown(asdict(self.owner))}: what one target acknowledged "
                 "never counts for another; point ATTRIBUTE_SYNC_DATA at this target's own folder, or remove this one"
             )
-        if generation.file is not None and not generation.file.exists():
-            raise DataFolderError(
-                f"{generation.file} is gone; restore it, or remove {self.folder} to send everything again"
-            )
+        gone = next((part for part in generation.parts if not part.exists()), None)
+        if gone is not None:
+            raise DataFolderError(f"{gone} is gone; restore it, or remove {self.folder} to send everything again")
         if generation.refused is not None and not generation.refused.exists():
             return replace(generation, refused=None)  # it only saves calls; what is not known is sent once more
         return generation
@@ -271,90 +313,3 @@ def _never_began(ledger: Path) -> bool:
     """Whether not even the header's line is whole; a ledger is read by whole lines only."""
     with disk_errors(ledger), ledger.open("rb") as file:
         return not file.readline().endswith(b"\n")
-
-
-def _effects(engine: Engine, contents: LedgerContents, frame_file: Path, *, name: str) -> ir.Table:
-    """The frame's rows that the ledger says something about, with what it says."""
-    said = engine.numbered_parquet(f"{name}_frame", frame_file)
-    numbers = (
-        contents.acknowledged[Command.SET_ATTR],
-        contents.uncertain[Command.SET_ATTR],
-        contents.acknowledged[Command.REMOVE_ATTR],
-        contents.uncertain[Command.REMOVE_ATTR],
-    )
-    for flag, column in zip(_FLAGS, numbers, strict=True):
-        listed = engine.register(f"{name}{flag}", pa.table({f"{flag}_number": pa.array(column, pa.int64())}))
-        said = said.left_join(listed, said[ROW_NUMBER] == listed[f"{flag}_number"])
-    marked = said.mutate(**{flag: said[f"{flag}_number"].notnull() for flag in _FLAGS})
-    return marked.filter(ibis.or_(*(marked[flag] for flag in _FLAGS))).drop(*(f"{flag}_number" for flag in _FLAGS))
-
-
-def _answered(effects: ir.Table) -> ir.Table:
-    """Account and command of every request that was acknowledged."""
-    parts = [
-        effects.filter(effects[flag]).select(account=effects.account, command=ibis.literal(command.value))
-        for flag, command in ((IS_SET, Command.SET_ATTR), (IS_REMOVED, Command.REMOVE_ATTR))
-    ]
-    return ibis.union(*parts)
-
-
-def _is_complete(effects: ir.Table) -> ir.BooleanValue:
-    """Whether everything that the frame's row asked for was acknowledged."""
-    is_set = (effects.changed.length() == 0) | effects[IS_SET]
-    return is_set & ((effects.removed.length() == 0) | effects[IS_REMOVED])
-
-
-def _merged(effects: ir.Table, known: ir.Table | None, *, now: datetime) -> ir.Table:
-    """The new generation: the accounts of `effects` with what changed, and all others as they were."""
-    named = [name for name in effects.columns if name not in _EFFECT_COLUMNS]
-    names = [
-        *named,
-        *(name for name in (known.columns if known is not None else ()) if name not in _OWN_COLUMNS | {*named}),
-    ]
-    before = _before(effects, known, names)
-    columns: dict[str, ir.Value] = {"account": before.account}
-    for name in names:
-        columns[name] = _after(before, name) if name in named else before[f"{KNOWN}{name}"]
-    columns["uncertain"] = _uncertain_after(before)
-    stamp = ibis.literal(now.replace(tzinfo=None)).cast("timestamp('UTC')")
-    columns["acknowledged_at"] = ibis.ifelse(
-        before[IS_SET] | before[IS_REMOVED], stamp, before[f"{KNOWN}acknowledged_at"]
-    )
-    touched = before.select([value.name(name) for name, value in columns.items()])
-    if known is None:
-        return touched
-    others = known.anti_join(effects, known.account == effects.account)
-    missing = {name: ibis.null(str) for name in names if name not in known.columns}
-    return touched.union(others.mutate(**missing).select(*touched.columns))
-
-
-def _before(effects: ir.Table, known: ir.Table | None, names: list[str]) -> ir.Table:
-    """`effects` with `__known_<name>`: what was acknowledged before."""
-    if known is None:
-        kinds = {**dict.fromkeys(names, "string"), "uncertain": "array<string>", "acknowledged_at": "timestamp('UTC')"}
-        return effects.mutate(**{f"{KNOWN}{name}": ibis.null(kind) for name, kind in kinds.items()})
-    columns = {f"{KNOWN}{name}": known[name] if name in known.columns else ibis.null(str) for name in names}
-    own = {f"{KNOWN}{name}": known[name] for name in _OWN_COLUMNS}
-    rows = known.select(**columns, **own)
-    return effects.left_join(rows, effects.account == rows[f"{KNOWN}account"])
-
-
-def _after(before: ir.Table, name: str) -> ir.StringValue:
-    return ibis.cases(
-        (before[IS_SET] & before.changed.contains(name), before[name]),
-        (before[IS_REMOVED] & before.removed.contains(name), ibis.null(str)),
-        else_=before[f"{KNOWN}{name}"],
-    )
-
-
-def _uncertain_after(before: ir.Table) -> ir.ArrayValue:
-    """Uncertain before and not settled since, or uncertain now."""
-    nothing = ibis.literal([], type="array<string>")
-    settled = ibis.ifelse(before[IS_SET], before.changed, nothing).concat(
-        ibis.ifelse(before[IS_REMOVED], before.removed, nothing)
-    )
-    added = ibis.ifelse(before[MAYBE_SET] & ~before[IS_SET], before.changed, nothing).concat(
-        ibis.ifelse(before[MAYBE_REMOVED] & ~before[IS_REMOVED], before.removed, nothing)
-    )
-    still = before[f"{KNOWN}uncertain"].fill_null(nothing).filter(lambda name: ~settled.contains(name))
-    return still.concat(added).unique().sort()

@@ -203,7 +203,7 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, push: Push) -
             taken_over = push.fold_leftovers(engine)
             _prune(sync, current, manifest, run_id=push.run_id)
         folder = current.store.frames(sync.name, push.run_id)
-        computed = compute_frame_set(engine, push, manifest, declared=declared, folder=folder)
+        computed = compute_frame_set(engine, push, manifest, declared=declared, folder=folder, learns=True)
         return replace(computed, unsettled_calls=sum(folded.unsettled_calls for folded in taken_over))
 
 

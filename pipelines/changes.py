@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from connectors.tencent_push.outcomes import Change
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, Command
-from pipelines.acknowledged import KNOWN, AcknowledgedAttributes, Generation
+from pipelines.acknowledged import AcknowledgedAttributes, Generation
 from pipelines.engine import ROW_NUMBER, Engine
+from pipelines.folding import KNOWN
 from pipelines.frames import Frame
 from pipelines.refusal_memory import Withheld, lonely_rows, withheld_rows
 from pipelines.store import disk_errors

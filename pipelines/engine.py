@@ -22,6 +22,7 @@ from pipelines.errors import DataFolderError, EngineError
 from pipelines.store import whole_file
 
 ROW_GROUP_ROWS = 100_000
+ENGINE_VERSION = f"duckdb-{duckdb.__version__}"
 ROW_NUMBER = "__row_number"
 ROW_PLACE = "file_row_number"  # DuckDB's name for it
 

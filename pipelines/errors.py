@@ -5,6 +5,7 @@ The tree is grouped by who mends what:
     SyncError
     ├── ConfigurationError   the sync's YAML, or a source that does not fit it; nothing was sent
     ├── ValuePolicyError     a value that the YAML says must stop the run (`too_long: fail`); nothing was sent
+    ├── EmptySourceError     `departed: remove` and no valid account in the source; nothing was sent
     ├── DataFolderError      the data folder: full, not writable, damaged, or made for another target
     ├── EngineError          the engine gave up: memory, or a fault that no other class names
     ├── AppBusyError         another run holds the app; start again when it has ended
@@ -27,6 +28,10 @@ class ConfigurationError(SyncError):
 
 class ValuePolicyError(SyncError):
     """A value met a policy that says to stop. Nothing was sent."""
+
+
+class EmptySourceError(SyncError):
+    """A source without any valid account would clear all that were acknowledged. Nothing was sent."""
 
 
 class DataFolderError(SyncError):

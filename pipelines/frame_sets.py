@@ -38,8 +38,14 @@ def declared_attributes(push: Push, *, yaml_file: Path) -> Declared:
     return declared
 
 
-def compute_frame_set(engine: Engine, push: Push, manifest: Manifest, *, declared: Declared, folder: Path) -> FrameSet:
-    """The frames in `folder`, compared with what is acknowledged at this moment."""
+def compute_frame_set(
+    engine: Engine, push: Push, manifest: Manifest, *, declared: Declared, folder: Path, learns: bool = False
+) -> FrameSet:
+    """The frames in `folder`, compared with what is acknowledged at this moment.
+
+    `learns`: the digests of profiles that were found settled the long way are kept, so that the next run passes over
+    them. It is for runs that hold the app; what is acknowledged stays as it is.
+    """
     kinds = push.mapping.account_types()
     states = {kind: push.acknowledged(kind) for kind in kinds}
     generations = {kind: state.current() for kind, state in states.items()}
@@ -59,6 +65,10 @@ def compute_frame_set(engine: Engine, push: Push, manifest: Manifest, *, declare
     except EngineError as error:
         raise explained(manifest) or error from None
     check_unchanged(manifest)
+    if learns:
+        with push.locked():
+            for kind, state in states.items():
+                state.learn(engine, computed.learned[kind], since=generations[kind])
     return FrameSet(
         run_id=push.run_id,
         target=push.target.name,

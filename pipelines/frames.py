@@ -1,11 +1,13 @@
-"""Profiles -> attribute frames and invalid rows: classify, keep the newest, validate, compare with the acknowledged.
+"""Profiles -> attribute frames and invalid rows: what is open, the newest of it, validated, compared, written.
 
-One narrow pass decides whom every profile is for, a narrow window finds superseded profiles, one wide pass validates
-the values and compares them with what Tencent acknowledged. No step holds all rows in Python. Nothing is sent here.
+A narrow pass (narrow.py) leaves aside what is settled; everything that follows looks at open profiles alone: who is
+irregular, who is superseded (duplicates.py), what differs (comparison.py). Few open profiles are kept as a table of
+the engine; where all are open they are read again where they lie. No step holds all rows in Python, and nothing is
+sent here.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ibis
@@ -15,18 +17,23 @@ from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts
 from pipelines.accounts import INVALID_STATUSES, Status
+from pipelines.comparison import KNOWN_CONTENT, compared, is_reported, newest
+from pipelines.departed import departed, require_accounts
+from pipelines.duplicates import superseded
 from pipelines.engine import Engine
 from pipelines.invalid_rows import count_found, invalid_rows, stop_on_policy, with_source
-from pipelines.mapping import AccountMapping, NullPolicy, SyncMapping
+from pipelines.mapping import Departed, SyncMapping
+from pipelines.narrow import CONTENT, Narrowed, account_key, is_missing, narrowed, open_column
 from pipelines.source_rows import FILE, ROW, file_table, numbered_profiles
-from pipelines.values import ValueExpressions, orderable, utf8_bytes, value_expressions
+from pipelines.values import utf8_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Where every profile of one account type went, each number counted in its own place.
 
-    Conservation: all were classified, and they are the sum of the five kinds that follow.
+    Conservation: all were classified, and they are the sum of the five kinds that follow. Of the changed,
+    `departed` have no profile: their attributes are removed since no profile has the account any more.
     """
 
     profiles: int
@@ -36,16 +43,20 @@ class Counts:
     invalid: int
     unchanged: int
     changed: int
+    departed: int = 0
 
     @property
     def is_conserved(self) -> bool:
-        placed = self.without_account + self.superseded + self.invalid + self.unchanged + self.changed
+        placed = self.without_account + self.superseded + self.invalid + self.unchanged + self.changed - self.departed
         return self.profiles == self.classified == placed
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One account type's frame on disk: of the `chosen_rows`, `rows` are in it; `counts.changed` are changes."""
+    """One account type's frame on disk: of the `chosen_rows`, `rows` are in it; `counts.changed` are changes.
+
+    `departed` accounts have no profile any more; whether they are among the changes says the mapping.
+    """
 
     account_type: AccountType
     path: Path
@@ -58,16 +69,22 @@ class Frame:
     largest_value_bytes: int
     smallest_value_bytes: int
     counts: Counts
+    departed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What one pass over the profiles gave. `invalid_by_reason` is read back from the file; `invalid_found` is not."""
+    """What the profiles gave. `invalid_by_reason` is read back from the file; `invalid_found` is not.
+
+    `learned` names, per account type, accounts that are as Tencent acknowledged them, and the digest of their profile.
+    It is a table of the engine.
+    """
 
     frames: tuple[Frame, ...]
     invalid_rows: Path
     invalid_by_reason: Mapping[str, int]
     invalid_found: int
+    learned: Mapping[AccountType, ir.Table]
 
 
 def compute_frames(
@@ -84,33 +101,31 @@ def compute_frames(
     `acknowledged` holds per account type what Tencent confirmed, or None on the first run. Raises ValuePolicyError
     for a value that is too long under `too_long: fail`; the invalid rows are written first.
     """
-    profiles = numbered_profiles(engine, manifest, mapping)
-    classified = engine.materialize("classified", _classified(profiles, mapping))
-    compared: dict[AccountType, ir.Table] = {}
-    superseded: dict[AccountType, ir.Table] = {}
-    for kind in mapping.account_types():
-        superseded[kind] = engine.materialize(f"superseded_{kind}", _superseded(classified, mapping, kind))
-        rows = _newest(profiles, mapping, kind).anti_join(superseded[kind], [FILE, ROW])
-        compared[kind] = engine.materialize(
-            f"compared_{kind}", _compared(rows, mapping.account_types()[kind], acknowledged.get(kind))
-        )
+    kinds = list(mapping.account_types())
+    found = narrowed(engine, numbered_profiles(engine, manifest, mapping), mapping, acknowledged)
+    irregular = engine.materialize("irregular", _irregular(found.rows, mapping))
+    older = {kind: superseded(engine, found.rows, mapping, kind) for kind in kinds}
+    rows = {kind: _compared(engine, found, older[kind], mapping, kind, known=acknowledged.get(kind)) for kind in kinds}
+    noted = {kind: engine.materialize(f"noted_{kind}", _noted(rows[kind], mapping, kind)) for kind in kinds}
+    gone = {kind: departed(engine, found, mapping, kind, known=acknowledged.get(kind)) for kind in kinds}
     files = engine.register("source_files", file_table(manifest))
-    invalid = engine.materialize("invalid_rows", invalid_rows(classified, superseded, compared, mapping=mapping))
+    invalid = engine.materialize("invalid_rows", invalid_rows(irregular, older, noted, mapping=mapping))
     path = folder / "invalid_rows.parquet"
     engine.write_parquet(with_source(invalid, files), path, metadata=metadata)
     stop_on_policy(engine, invalid, files, mapping=mapping, path=path)
     frames = tuple(
         _write_frame(
             engine,
-            compared[kind],
+            rows[kind],
             files,
             kind=kind,
             mapping=mapping,
             path=folder / f"{kind}.parquet",
             metadata=metadata,
-            outside=_count_outside(engine, classified, superseded[kind], kind=kind, profiles=manifest.rows),
+            gone=gone[kind],
+            counted=_count(engine, found, irregular, older[kind], noted[kind], kind=kind, profiles=manifest.rows),
         )
-        for kind in mapping.account_types()
+        for kind in kinds
     )
     written = engine.parquet("written_invalid_rows", path)
     by_reason = engine.rows(written.group_by("reason").agg(rows=written.count()).order_by("reason"))
@@ -118,162 +133,129 @@ def compute_frames(
         frames=frames,
         invalid_rows=path,
         invalid_by_reason={row["reason"]: row["rows"] for row in by_reason},
-        invalid_found=count_found(engine, classified, superseded, compared, mapping=mapping),
+        invalid_found=count_found(engine, irregular, older, noted, mapping=mapping, missing=found.missing),
+        learned={kind: _learned(noted[kind]) for kind in kinds},
     )
 
 
-def _classified(profiles: ir.Table, mapping: SyncMapping) -> ir.Table:
-    """Whom every profile is for: one row per profile, one account and status per account type."""
+def _irregular(rows: ir.Table, mapping: SyncMapping) -> ir.Table:
+    """Profiles with something to tell about their accounts: one account and status per account type."""
     types = mapping.account_types()
-    columns: dict[str, ir.Value] = {FILE: profiles[FILE], ROW: profiles[ROW]}
-    if mapping.updated_at:
-        columns["updated_at"] = orderable(profiles[mapping.updated_at])
+    columns: dict[str, ir.Value] = {FILE: rows[FILE], ROW: rows[ROW]}
+    is_open = []
     for kind, mine in types.items():
-        columns[f"account_{kind}"] = accounts.account_text(profiles, mine.column)
-        columns[f"status_{kind}"] = accounts.status(profiles, mapping, kind)
-    blank = [accounts.is_blank(accounts.account_text(profiles, mine.column)) for mine in types.values()]
-    columns["is_missing"] = ibis.and_(*blank)
-    columns["is_claimed_by_both"] = accounts.is_claimed_by_both(profiles, mapping)
-    return profiles.select(**columns)
+        columns[open_column(kind)] = rows[open_column(kind)]
+        columns[f"account_{kind}"] = accounts.account_text(rows, mine.column)
+        columns[f"status_{kind}"] = accounts.status(rows, mapping, kind)
+        is_open.append(columns[open_column(kind)] & (columns[f"status_{kind}"] != Status.CANDIDATE.value))
+    columns["is_missing"] = is_missing(rows, mapping)
+    columns["is_claimed_by_both"] = accounts.is_claimed_by_both(rows, mapping)
+    return rows.filter(ibis.or_(columns["is_missing"], *is_open)).select(**columns)
 
 
-def _superseded(classified: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
-    """Profiles that a newer one of the same account replaces: `updated_at`, nulls oldest, then the later source row."""
-    candidates = classified.filter(classified[f"status_{kind}"] == Status.CANDIDATE.value)
-    newest_first = [ibis.desc(candidates[FILE]), ibis.desc(candidates[ROW])]
-    if mapping.updated_at:
-        newest_first.insert(0, ibis.desc(candidates.updated_at, nulls_first=False))
-    rank = ibis.row_number().over(group_by=candidates[f"account_{kind}"], order_by=newest_first)
-    ranked = candidates.select(FILE, ROW, account=candidates[f"account_{kind}"], rank=rank)
-    return ranked.filter(ranked["rank"] > 0).drop("rank")
+def _compared(
+    engine: Engine, found: Narrowed, older: ir.Table, mapping: SyncMapping, kind: AccountType, *, known: ir.Table | None
+) -> ir.Table:
+    """Kept where that is cheaper than to compute it again: only the open profiles' part of the state is looked at."""
+    profiles = newest(found.rows, older, mapping, kind)
+    if not found.is_copy:
+        return compared(profiles, mapping, kind, known=known)
+    if known is not None:
+        column = accounts.account_text(profiles, mapping.account_types()[kind].column)
+        mine = profiles.select(mine=column)
+        known = engine.materialize(f"known_{kind}", known.semi_join(mine, known.account == mine.mine))
+    return engine.materialize(f"compared_{kind}", compared(profiles, mapping, kind, known=known))
 
 
-def _newest(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
-    return profiles.filter(accounts.status(profiles, mapping, kind) == Status.CANDIDATE.value)
+def _noted(rows: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
+    """Accounts that do not change, and all that have a value to report."""
+    return rows.filter(~rows.is_change | is_reported(rows, mapping.account_types()[kind])).drop("changed", "removed")
 
 
-def _compared(profiles: ir.Table, mine: AccountMapping, acknowledged: ir.Table | None) -> ir.Table:
-    """One row per account: values, what is reported about them, and which differ from what is acknowledged."""
-    columns: dict[str, ir.Value] = {
-        FILE: profiles[FILE],
-        ROW: profiles[ROW],
-        "account": accounts.account_text(profiles, mine.column),
-    }
-    for number, attribute in enumerate(mine.attributes.values()):
-        expressions = value_expressions(profiles[attribute.column], attribute)
-        columns |= _value_columns(number, expressions)
-    values = profiles.select(**columns)
-    joined = _with_acknowledged(values, mine, acknowledged)
-    changed = [ibis.ifelse(_differs(joined, number, name), name, None) for number, name in enumerate(mine.attributes)]
-    removed = [
-        ibis.ifelse(_is_to_remove(joined, number, name), name, None)
-        for number, (name, attribute) in enumerate(mine.attributes.items())
-        if attribute.null is NullPolicy.REMOVE
-    ]
-    return joined.select(
-        *values.columns,
-        changed=_names(changed),
-        removed=_names(removed),
-    ).drop(*(f"absent_{number}" for number in range(len(mine.attributes))))
+def _learned(noted: ir.Table) -> ir.Table:
+    """Account and digest of what turned out to be settled although its digest was not known."""
+    is_new = (noted[KNOWN_CONTENT] != noted[CONTENT]).fill_null(True)
+    rows = noted.filter(~noted.is_change & ~noted.is_uncertain & noted[CONTENT].notnull() & is_new)
+    return rows.select("account", CONTENT)
 
 
-def _value_columns(number: int, expressions: ValueExpressions) -> dict[str, ir.Value]:
-    is_reported = expressions.reason.notnull()
-    return {
-        f"value_{number}": expressions.value,
-        f"reason_{number}": expressions.reason,
-        f"text_{number}": ibis.ifelse(is_reported, expressions.text, ibis.null(str)),
-        f"absent_{number}": expressions.is_absent,
-    }
-
-
-def _with_acknowledged(values: ir.Table, mine: AccountMapping, acknowledged: ir.Table | None) -> ir.Table:
-    """`values` with `known_<n>` (the acknowledged value or null) and `uncertain` (names whose value is not known)."""
-    if acknowledged is None:
-        nothing = {f"known_{number}": ibis.null(str) for number in range(len(mine.attributes))}
-        return values.mutate(uncertain=ibis.null("array<string>"), **nothing)
-    known = {
-        f"known_{number}": acknowledged[name] if name in acknowledged.columns else ibis.null(str)
-        for number, name in enumerate(mine.attributes)
-    }
-    known_rows = acknowledged.select(known_account=acknowledged.account, uncertain=acknowledged.uncertain, **known)
-    return values.left_join(known_rows, values.account == known_rows.known_account)
-
-
-def _is_uncertain(joined: ir.Table, name: str) -> ir.BooleanValue:
-    return joined.uncertain.contains(name).fill_null(False)
-
-
-def _differs(joined: ir.Table, number: int, name: str) -> ir.BooleanValue:
-    value, known = joined[f"value_{number}"], joined[f"known_{number}"]
-    return value.notnull() & ((value != known).fill_null(True) | _is_uncertain(joined, name))
-
-
-def _is_to_remove(joined: ir.Table, number: int, name: str) -> ir.BooleanValue:
-    return joined[f"absent_{number}"] & (joined[f"known_{number}"].notnull() | _is_uncertain(joined, name))
-
-
-def _names(parts: list[ir.StringValue]) -> ir.ArrayValue:
-    if not parts:
-        return ibis.literal([], type="array<string>")
-    return ibis.array(parts).filter(lambda name: name.notnull())
-
-
-def _count_outside(
-    engine: Engine, classified: ir.Table, superseded: ir.Table, *, kind: AccountType, profiles: int
+def _count(
+    engine: Engine,
+    found: Narrowed,
+    irregular: ir.Table,
+    older: ir.Table,
+    noted: ir.Table,
+    *,
+    kind: AccountType,
+    profiles: int,
 ) -> dict[str, int]:
-    """Counts of the profiles that are in no frame, each from its own place."""
-    status = classified[f"status_{kind}"]
-    counted = engine.rows(
-        classified.aggregate(
-            classified=classified.count(),
-            without_account=(status == Status.WITHOUT_ACCOUNT.value).sum().fill_null(0),
-            invalid=status.isin([each.value for each in INVALID_STATUSES]).sum().fill_null(0),
+    """Counts of the profiles that are no changes, each from its own place."""
+    status = irregular[f"status_{kind}"]
+    is_open = irregular[open_column(kind)]
+    (counted,) = engine.rows(
+        irregular.aggregate(
+            without_account=(is_open & (status == Status.WITHOUT_ACCOUNT.value)).sum(),
+            invalid=(is_open & status.isin([each.value for each in INVALID_STATUSES])).sum(),
         )
-    )[0]
-    gone = engine.rows(superseded.aggregate(superseded=superseded.count()))[0]
+    )
+    (gone,) = engine.rows(older.aggregate(superseded=older.count()))
+    (same,) = engine.rows(noted.aggregate(unchanged=(~noted.is_change).sum()))
     return {
         "profiles": profiles,
-        "classified": int(counted["classified"]),
-        "without_account": int(counted["without_account"]),
-        "invalid": int(counted["invalid"]),
+        "classified": found.settled[kind] + found.without[kind] + found.open[kind],
+        "without_account": found.without[kind] + int(counted["without_account"] or 0),
+        "invalid": int(counted["invalid"] or 0),
         "superseded": int(gone["superseded"]),
+        "unchanged": found.settled[kind] + int(same["unchanged"] or 0),
     }
 
 
 def _write_frame(
     engine: Engine,
-    compared: ir.Table,
+    rows: ir.Table,
     files: ir.Table,
     *,
     kind: AccountType,
     mapping: SyncMapping,
     path: Path,
     metadata: Mapping[str, str],
-    outside: Mapping[str, int],
+    counted: Mapping[str, int],
+    gone: ir.Table | None,
 ) -> Frame:
     names = list(mapping.account_types()[kind].attributes)
-    is_change = (compared.changed.length() > 0) | (compared.removed.length() > 0)
-    wanted = compared if mapping.frames == "all" else compared.filter(is_change)
+    wanted = rows if mapping.frames == "all" else rows.filter(rows.is_change)
     joined = wanted.join(files, wanted[FILE] == files.number)
     values = [joined[f"value_{number}"].name(name) for number, name in enumerate(names)]
-    engine.write_parquet(
-        joined.select(
-            joined.account,
-            *values,
-            joined.changed,
-            joined.removed,
-            joined.source_file,
-            joined[ROW].name("source_row"),
-        ),
-        path,
-        metadata=metadata,
+    contents = joined.select(
+        joined.account,
+        *values,
+        joined.changed,
+        # Where no attribute may be removed, the engine does not know what the empty lists would hold.
+        joined.removed.cast("array<string>").name("removed"),
+        joined.source_file,
+        joined[ROW].name("source_row"),
+        joined[CONTENT],
     )
-    unchanged = engine.rows(compared.aggregate(unchanged=(~is_change).sum().fill_null(0)))[0]["unchanged"]
-    chosen = engine.rows(wanted.aggregate(rows=wanted.count()))[0]["rows"]
-    return measure_frame(
-        engine, path, kind=kind, names=names, chosen_rows=int(chosen), counts=dict(outside, unchanged=int(unchanged))
+    departed_accounts = 0 if gone is None else int(engine.rows(gone.aggregate(rows=gone.count()))[0]["rows"])
+    removed = departed_accounts if mapping.departed is Departed.REMOVE else 0
+    if gone is not None and removed:
+        contents = contents.union(_cleared(gone, contents))
+    chosen = counted["classified"] - counted["without_account"] - counted["invalid"] - counted["superseded"]
+    require_accounts(mapping, mapping.account_types()[kind], accounts_left=chosen, gone=departed_accounts)
+    engine.write_parquet(contents, path, metadata=metadata)
+    if mapping.frames == "changed":
+        chosen -= counted["unchanged"]
+    frame = measure_frame(
+        engine, path, kind=kind, names=names, chosen_rows=chosen + removed, counts=dict(counted, departed=removed)
     )
+    return replace(frame, departed=departed_accounts)
+
+
+def _cleared(gone: ir.Table, frame: ir.Table) -> ir.Table:
+    """Departed accounts as rows of `frame`, from no source."""
+    columns = {name: ibis.null(kind) for name, kind in frame.schema().items()}
+    columns |= {"changed": ibis.literal([], type="array<string>"), "removed": gone.removed.cast("array<string>")}
+    return gone.select("account", **{name: columns[name] for name in frame.columns if name != "account"})
 
 
 def measure_frame(
@@ -284,7 +266,7 @@ def measure_frame(
     lengths = [utf8_bytes(written[name]) for name in names]
     measures: dict[str, ir.Value] = {
         "rows": written.count(),
-        "accounts": written.account.nunique(),
+        "keys": account_key(written.account).nunique(),
         "changed": ((written.changed.length() > 0) | (written.removed.length() > 0)).sum().fill_null(0),
         "set_accounts": (written.changed.length() > 0).sum().fill_null(0),
         "remove_accounts": (written.removed.length() > 0).sum().fill_null(0),
@@ -298,7 +280,7 @@ def measure_frame(
         path=path,
         rows=int(found["rows"]),
         chosen_rows=chosen_rows,
-        accounts=int(found["accounts"]),
+        accounts=_distinct_accounts(engine, written, rows=int(found["rows"]), keys=int(found["keys"])),
         set_accounts=int(found["set_accounts"]),
         remove_accounts=int(found["remove_accounts"]),
         changed_attributes={name: int(found[f"changed_{n}"]) for n, name in enumerate(names)},
@@ -306,6 +288,13 @@ def measure_frame(
         smallest_value_bytes=int(found["smallest"]),
         counts=Counts(changed=int(found["changed"]), **counts),
     )
+
+
+def _distinct_accounts(engine: Engine, written: ir.Table, *, rows: int, keys: int) -> int:
+    """As many keys as rows are as many accounts; only where keys coincide are the accounts themselves compared."""
+    if keys == rows:
+        return rows
+    return int(engine.rows(written.aggregate(accounts=written.account.nunique()))[0]["accounts"])
 
 
 def frame_columns(mapping: SyncMapping, kind: AccountType) -> Iterator[tuple[str, str]]:

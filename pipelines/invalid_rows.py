@@ -120,14 +120,18 @@ def count_found(
     compared: Mapping[AccountType, ir.Table],
     *,
     mapping: SyncMapping,
+    missing: int,
 ) -> int:
-    """How many rows there must be, counted where each was found and not from the rows made of it."""
+    """How many rows there must be, counted where each was found and not from the rows made of it.
+
+    `missing` are the profiles without any account, counted among all that were looked at.
+    """
     invalid = [status.value for status in INVALID_STATUSES]
     counts = {f"invalid_{kind}": classified[f"status_{kind}"].isin(invalid).sum() for kind in superseded}
-    counts |= {"missing": classified.is_missing.sum(), "shared": _is_shared(classified, mapping).sum()}
+    counts["shared"] = _is_shared(classified, mapping).sum()
     (found,) = engine.rows(classified.aggregate(**counts))
     shared = int(found.pop("shared") or 0)  # stands under both account types, and is one row
-    total = sum(int(count or 0) for count in found.values()) - shared
+    total = missing + sum(int(count or 0) for count in found.values()) - shared
     for kind, mine in mapping.account_types().items():
         (rows,) = engine.rows(superseded[kind].aggregate(rows=superseded[kind].count()))
         reasons = {f"n{number}": compared[kind][f"reason_{number}"].count() for number in range(len(mine.attributes))}

@@ -48,6 +48,13 @@ class NullPolicy(StrEnum):
     REMOVE = "remove"
 
 
+class Departed(StrEnum):
+    """What happens to the acknowledged attributes of an account that no profile has any more."""
+
+    LEAVE = "leave"
+    REMOVE = "remove"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -223,6 +230,7 @@ class SyncMapping(_Strict):
     updated_at: str | None = None
     accounts: Accounts
     frames: Literal["changed", "all"] = "changed"
+    departed: Departed = Departed.LEAVE
     schedule: Schedule | None = None
     guards: Guards = Field(default_factory=Guards)
     owners: list[Annotated[str, AfterValidator(_owner)]] = Field(default_factory=list)

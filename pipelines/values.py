@@ -16,6 +16,7 @@ from pipelines.reasons import Reason
 CONTROL_CHARACTER = r"\p{Cc}"
 # ISO 8601 as it is without an agreement: years 0001 to 9999; what is infinite has no year.
 FOUR_DIGIT_YEAR = r"\A(\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})-\d\d-\d\d(T|\z)"
+_MOST_CHARACTER_BYTES = 4  # of UTF-8
 TIMESTAMP_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -28,6 +29,12 @@ def utf8_bytes(text: str) -> int:
 @ibis.udf.scalar.builtin(name="substring_grapheme")
 def _first_graphemes(text: str, start: int, count: int) -> str:
     """`count` extended grapheme clusters from `start`, counted from 1."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(name="length_grapheme")
+def _graphemes(text: str) -> int:
+    """Extended grapheme clusters."""
     raise NotImplementedError
 
 
@@ -78,21 +85,29 @@ def _limited(text: ir.StringValue, *, is_invalid: ir.BooleanValue, too_long: Too
     is_absent = text.isnull() | (text == "")
     over = utf8_bytes(text) > MAX_VALUE_BYTES
     over_reason: ir.StringValue = ibis.literal(Reason.VALUE_TOO_LONG.value)
-    shortened: ir.StringValue = null
     if too_long is TooLong.TRUNCATE:
-        shortened = truncated(text)
-        over_reason = ibis.ifelse(shortened == "", Reason.VALUE_TOO_LONG.value, Reason.VALUE_TRUNCATED.value)
-        shortened = shortened.nullif("")
+        fits_none = utf8_bytes(_first_graphemes(text, 1, 1)) > MAX_VALUE_BYTES
+        over_reason = ibis.ifelse(fits_none, Reason.VALUE_TOO_LONG.value, Reason.VALUE_TRUNCATED.value)
     reason = ibis.cases((is_absent, null), (is_invalid, Reason.VALUE_INVALID.value), (over, over_reason), else_=null)
-    value = ibis.cases((is_absent, null), (is_invalid, null), (over, shortened), else_=text)
+    # By way of the reason, which the engine then computes once for both.
+    value = ibis.ifelse(reason.isnull(), text.nullif(""), null)
+    if too_long is TooLong.TRUNCATE:
+        is_shortened = reason == Reason.VALUE_TRUNCATED.value
+        value = ibis.cases((reason.isnull(), text.nullif("")), (is_shortened, truncated(text)), else_=null)
     return ValueExpressions(text=text, value=value, reason=reason, is_absent=is_absent)
 
 
 def truncated(text: ir.StringValue) -> ir.StringValue:
-    """The longest run of whole grapheme clusters from the start that fits the limit; empty when not even one fits."""
-    counts = ibis.range(1, MAX_VALUE_BYTES + 1)
-    fitting = counts.filter(lambda count: utf8_bytes(_first_graphemes(text, 1, count)) <= MAX_VALUE_BYTES)
-    return _first_graphemes(text, 1, fitting.maxs().fill_null(0))
+    """The longest run of whole grapheme clusters from the start that fits the limit; empty when not even one fits.
+
+    For text over the limit. The characters that fit and the one after them are looked at: whether that one begins a
+    cluster or belongs to the one before it, the last cluster of these is the first that does not fit.
+    """
+    counts = ibis.array(list(range(MAX_VALUE_BYTES // _MOST_CHARACTER_BYTES, MAX_VALUE_BYTES + 1)))
+    fitting = counts.filter(lambda count: utf8_bytes(text.substr(0, count)) <= MAX_VALUE_BYTES)
+    # Lists of one, since a name is all that a list's function can give to what is used twice.
+    heads = ibis.array([fitting.maxs()]).map(lambda most: text.substr(0, most + 1))
+    return heads.map(lambda head: _first_graphemes(head, 1, _graphemes(head) - 1))[0]
 
 
 def canonical_text(column: ir.Value, *, decimals: int | None) -> ir.StringValue:

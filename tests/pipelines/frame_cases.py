@@ -76,6 +76,10 @@ def compute(
         folder=folder or Path(paths[0]).parent / "frames",
         metadata=METADATA,
     )
+    return as_computed(frames)
+
+
+def as_computed(frames: Frames) -> Computed:
     return Computed(
         frames=frames,
         changes={frame.account_type.value: _changes(frame.path) for frame in frames.frames},
@@ -105,7 +109,7 @@ def require_agreement(computed: Computed, reference: Expected) -> None:
     assert computed.changes == reference.changes
     assert computed.invalid_rows == reference.failed_rows
     for kind, counts in computed.counts.items():
-        asked = asdict(reference.counts[kind]) | {"classified": reference.counts[kind].profiles}
+        asked = asdict(reference.counts[kind]) | {"classified": reference.counts[kind].profiles, "departed": 0}
         assert counts == {name: asked[name] for name in counts}
     assert all(frame.counts.is_conserved for frame in computed.frames.frames)
 

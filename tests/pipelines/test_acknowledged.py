@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from connectors.tencent_push.errors import LedgerError
@@ -15,6 +14,7 @@ from connectors.tencent_push.protocol import AccountType, Command
 from pipelines.acknowledged import AcknowledgedAttributes, Folded, Generation, Owner
 from pipelines.engine import Engine
 from pipelines.errors import DataFolderError
+from pipelines.folding import OWN_COLUMNS
 from tests.pipelines.ledger_cases import Call, Set, write_frame, write_ledger
 
 OWNER = Owner(host="emulator", sdkappid=1400000000, sync="small", account_type=AccountType.USER_ID)
@@ -38,16 +38,12 @@ class Pushed:
         return self.state.fold(self.engine, ledger, root=self.root)
 
     def known(self) -> Known:
-        file = self.state.current().file
-        assert file is not None
-        rows = pq.read_table(file).to_pylist()
+        table = self.state.table(self.engine)
+        assert table is not None
+        rows = self.engine.rows(table)
         known = {}
         for row in rows:
-            attributes = {
-                name: value
-                for name, value in row.items()
-                if name not in ("account", "uncertain", "acknowledged_at") and value is not None
-            }
+            attributes = {name: value for name, value in row.items() if name not in OWN_COLUMNS and value is not None}
             known[row["account"]] = (attributes, row["uncertain"])
         assert len(known) == len(rows)
         return known
@@ -69,7 +65,7 @@ THREE: list[tuple[str, Set, Sequence[str]]] = [
 
 
 def test_nothing_is_known_before_the_first_push(pushed: Pushed) -> None:
-    assert pushed.state.current() == Generation(number=0, file=None)
+    assert pushed.state.current() == Generation(number=0)
     assert pushed.state.table(pushed.engine) is None
     assert pushed.state.leftover_ledgers() == []
     assert not pushed.state.folder.exists()
@@ -113,7 +109,7 @@ def test_a_later_push_changes_just_the_attributes_that_it_names(pushed: Pushed) 
         "u3": ({"note": "new"}, []),
     }
     assert folded.generation.number == 2
-    assert [file.name for file in pushed.state.folder.glob("*.parquet")] == ["generation-00000002.parquet"]
+    assert [file.name for file in pushed.state.folder.glob("*.parquet")] == ["part-00000003.parquet"]
 
 
 def test_an_uncertain_value_keeps_what_was_acknowledged_before_and_is_settled_by_a_later_push(pushed: Pushed) -> None:
@@ -147,7 +143,7 @@ def test_no_attributes_name_is_taken_for_one_of_our_own(pushed: Pushed) -> None:
 
 def test_a_ledger_without_effect_makes_no_generation_and_goes(pushed: Pushed) -> None:
     folded = pushed.fold(pushed.push("run-1", THREE, (SET, [0, 1], [], [])))
-    assert folded == Folded(Generation(0, None), acknowledged=0, uncertain=0, unsettled_calls=0)
+    assert folded == Folded(Generation(0), acknowledged=0, uncertain=0, unsettled_calls=0)
     assert pushed.state.leftover_ledgers() == []
 
 
@@ -192,7 +188,7 @@ class DiesBeforeState(AcknowledgedAttributes):
     """Is killed after a generation's file was written and before state.json tells of it."""
 
     def _write_state(self, generation: Generation) -> None:
-        if generation.file is not None:
+        if generation.parts:
             raise Interrupted
         super()._write_state(generation)
 
@@ -221,12 +217,12 @@ def test_folding_again_after_an_interruption_gives_the_same_state(
     with pytest.raises(Interrupted):
         dying(pushed.state.folder, OWNER).fold(pushed.engine, ledger, root=pushed.root)
     assert pushed.state.leftover_ledgers() == [ledger]
-    since = pushed.state.current() if earlier_pushes else Generation(0, None)
+    since = pushed.state.current() if earlier_pushes else Generation(0)
     folded = pushed.fold(ledger)
     assert pushed.known() == undisturbed.known()
     assert folded.generation.came_only_from("run-1", since=since)
     assert pushed.state.leftover_ledgers() == []
-    assert len(list(pushed.state.folder.glob("generation-*.parquet"))) == 1
+    assert len(list(pushed.state.folder.glob("part-*.parquet"))) == 1
 
 
 def test_ledgers_of_several_dead_pushes_are_listed_oldest_first(pushed: Pushed) -> None:
@@ -258,8 +254,8 @@ def test_anothers_state_is_refused(pushed: Pushed, other: Owner) -> None:
 
 def test_another_layout_is_refused_even_if_all_else_differs(pushed: Pushed) -> None:
     pushed.state.ledger_file("run-1")
-    (pushed.state.folder / "state.json").write_text('{"layout": 2, "elsewhere": []}', encoding="utf-8")
-    with pytest.raises(DataFolderError, match="layout 2, this program reads 1; use the program that wrote it"):
+    (pushed.state.folder / "state.json").write_text('{"layout": 3, "elsewhere": []}', encoding="utf-8")
+    with pytest.raises(DataFolderError, match="layout 3, this program reads 2; use the program that wrote it"):
         pushed.state.current()
 
 
@@ -278,8 +274,8 @@ def test_a_damaged_state_says_so(pushed: Pushed, content: bytes) -> None:
 
 def test_a_generations_file_that_is_gone_is_named(pushed: Pushed) -> None:
     pushed.fold(pushed.push("run-1", THREE, (SET, [0], [0], [])))
-    (pushed.state.folder / "generation-00000001.parquet").unlink()
-    with pytest.raises(DataFolderError, match=r"generation-00000001\.parquet is gone; restore it, or remove"):
+    (pushed.state.folder / "part-00000001.parquet").unlink()
+    with pytest.raises(DataFolderError, match=r"part-00000001\.parquet is gone; restore it, or remove"):
         pushed.state.current()
 
 
@@ -317,10 +313,10 @@ def test_the_state_names_no_account_and_no_value(pushed: Pushed) -> None:
 def test_pushing_a_frame_again_is_safe_while_it_alone_made_what_came_since(
     frames: tuple[tuple[int, str], ...], number: int, since: int, only: bool
 ) -> None:
-    now = Generation(number, None, frames, lineage="one")
-    assert now.came_only_from("a", since=Generation(since, None, lineage="one" if since else "")) is only
+    now = Generation(number, (), frames, lineage="one")
+    assert now.came_only_from("a", since=Generation(since, (), lineage="one" if since else "")) is only
 
 
 def test_a_folder_that_was_removed_and_grew_anew_is_of_another_lineage() -> None:
-    grown_anew = Generation(2, None, ((1, "b"), (2, "b")), lineage="new")
-    assert not grown_anew.came_only_from("a", since=Generation(2, None, ((1, "x"), (2, "y")), lineage="old"))
+    grown_anew = Generation(2, (), ((1, "b"), (2, "b")), lineage="new")
+    assert not grown_anew.came_only_from("a", since=Generation(2, (), ((1, "x"), (2, "y")), lineage="old"))

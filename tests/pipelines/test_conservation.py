@@ -11,9 +11,10 @@ import pytest
 
 from connectors.tencent_push.ledger import Ledger, Settled
 from connectors.tencent_push.outcomes import Change, Outcome
-from pipelines import failed_rows, frames
+from pipelines import duplicates, failed_rows, frames, narrow
 from pipelines.changes import FrameChanges
 from pipelines.engine import Engine
+from pipelines.narrow import Narrowed
 from pipelines.refusals import RefusalWriter
 from pipelines.sample_profiles import write_sample_profiles
 from pipelines.source_rows import FILE, ROW
@@ -49,7 +50,7 @@ def test_all_checks_hold_when_nothing_is_lost(run_small: Callable[[], Ran]) -> N
     assert ran.checks()[PUSH_CHECK]
 
 
-@pytest.mark.parametrize("place", ["_classified", "_newest", "_compared"])
+@pytest.mark.parametrize("place", ["newest", "compared"])
 def test_a_profile_lost_by_the_transform_fails_the_frames_check_before_any_call(
     place: str, run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,16 +61,70 @@ def test_a_profile_lost_by_the_transform_fails_the_frames_check_before_any_call(
     assert PUSH_CHECK not in ran.checks(), "nothing may be pushed after it"
 
 
+def test_an_open_profile_lost_after_the_narrow_pass_fails_the_frames_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = narrow.narrowed
+
+    def lossy(*arguments: Any) -> Narrowed:
+        found = original(*arguments)
+        return replace(found, rows=without_one(found.rows))
+
+    assert run_small().succeeded
+    monkeypatch.setattr(frames, "narrowed", lossy)
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[FRAME_CHECK]
+
+
+def test_a_settled_profile_lost_by_the_narrow_pass_fails_the_frames_check(
+    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_small().succeeded
+    monkeypatch.setattr(narrow, "_groups", losing_a_member(narrow._groups))
+    ran = run_small()
+    assert not ran.succeeded
+    assert not ran.checks()[FRAME_CHECK]
+
+
+def losing_a_member(original: Callable[..., ir.Table]) -> Callable[..., ir.Table]:
+    def lossy(*arguments: Any, **named: Any) -> ir.Table:
+        groups = original(*arguments, **named)
+        return groups.mutate(groups=ibis.ifelse(groups.is_settled, groups.groups - 1, groups.groups))
+
+    return lossy
+
+
+@pytest.mark.parametrize("reason", ["account_missing", "account_invalid", "account_too_long"])
+def test_an_irregular_profile_that_is_lost_fails_a_check_before_any_call(
+    reason: str, run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = frames._irregular
+
+    def lossy(*arguments: Any) -> ir.Table:
+        rows = original(*arguments)
+        is_meant = rows.is_missing if reason == "account_missing" else rows.status_user_id == reason
+        first = rows.filter(is_meant).limit(1)
+        return rows.anti_join(first, [FILE, ROW])
+
+    monkeypatch.setattr(frames, "_irregular", lossy)
+    ran = run_small()
+    checks = ran.checks()
+    assert not ran.succeeded
+    assert not (checks[FRAME_CHECK] and checks["invalid_rows:conservation"])
+    assert PUSH_CHECK not in checks, "nothing may be pushed after it"
+
+
 def test_a_profile_taken_for_superseded_too_often_fails_the_frames_check(
     run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = frames._superseded
+    original = duplicates.superseded
 
     def one_more(*arguments: Any) -> ir.Table:
         rows = original(*arguments)
-        return rows.union(rows.limit(1).mutate(**{FILE: rows[FILE], ROW: rows[ROW]}))
+        return rows.union(rows.limit(1))
 
-    monkeypatch.setattr(frames, "_superseded", one_more)
+    monkeypatch.setattr(frames, "superseded", one_more)
     ran = run_small()
     assert not ran.succeeded
     assert not ran.checks()[FRAME_CHECK]

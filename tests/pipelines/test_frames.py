@@ -17,6 +17,7 @@ from pipelines import sample_profiles
 from pipelines.engine import Engine
 from pipelines.errors import ValuePolicyError
 from pipelines.frames import Counts, frame_columns
+from pipelines.narrow import CONTENT
 from pipelines.sample_profiles import write_sample_profiles
 from tests.pipelines.frame_cases import (
     METADATA,
@@ -171,7 +172,7 @@ def test_a_frame_holds_what_differs_and_where_it_stood(engine: Engine, tmp_path:
     rows: list[Row] = [{"user": "u1", "city": "Bonn"}, {"user": "u2", "city": "Bonn", "note": "n"}]
     known = {"u1": {"city": "Bonn"}, "u2": {"city": "Bonn"}}
     computed = small(engine, tmp_path, *rows, acknowledged=known)
-    assert computed.rows("user_id") == [
+    assert [{name: value for name, value in row.items() if name != CONTENT} for row in computed.rows("user_id")] == [
         {
             "account": "u2",
             "city": "Bonn",
@@ -226,7 +227,7 @@ def test_an_empty_source_gives_empty_files_with_all_columns(engine: Engine, tmp_
     for frame in computed.frames.frames:
         schema = pq.read_schema(frame.path)
         assert schema.names[0] == "account"
-        assert schema.names[-4:] == ["changed", "removed", "source_file", "source_row"]
+        assert schema.names[-5:] == ["changed", "removed", "source_file", "source_row", CONTENT]
         assert frame.counts == Counts(0, 0, 0, 0, 0, 0, 0)
     assert computed.invalid_rows == []
     assert computed.frames.invalid_by_reason == {}
@@ -306,7 +307,9 @@ def test_a_value_that_is_not_sent_stops_nothing(engine: Engine, tmp_path: Path) 
 
 
 def test_counts_are_conserved_only_if_no_profile_is_lost() -> None:
-    counts = Counts(profiles=10, classified=10, without_account=1, superseded=2, invalid=1, unchanged=2, changed=4)
+    counts = Counts(
+        profiles=10, classified=10, without_account=1, superseded=2, invalid=1, unchanged=2, changed=5, departed=1
+    )
     assert counts.is_conserved
     for name in asdict(counts):
         assert not replace(counts, **{name: getattr(counts, name) + 1}).is_conserved

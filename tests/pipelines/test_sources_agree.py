@@ -20,7 +20,7 @@ def frames_of(ran: Ran) -> dict[str, list[dict[str, Any]]]:
     return {
         frame.account_type.value: sorted(
             (
-                {name: value for name, value in row.items() if not name.startswith("source_")}
+                {name: value for name, value in row.items() if not name.startswith(("source_", "__"))}
                 for row in pq.read_table(frame.path, partitioning=None).to_pylist()
             ),
             key=lambda row: str(row["account"]),

@@ -1,0 +1,55 @@
+"""Accounts that Tencent acknowledged attributes of and that no profile has any more: left alone, or to be cleared.
+
+An account that a profile still names, however wrongly, is not taken for departed; one whose profile `where` leaves out
+is.
+"""
+
+import ibis
+import ibis.expr.types as ir
+
+from connectors.tencent_push.protocol import AccountType
+from pipelines import accounts
+from pipelines.accounts import Status
+from pipelines.engine import Engine
+from pipelines.errors import EmptySourceError
+from pipelines.mapping import AccountMapping, Departed, SyncMapping
+from pipelines.narrow import KEY, Narrowed, key_column, open_column, state_keys
+
+
+def departed(
+    engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountType, *, known: ir.Table | None
+) -> ir.Table | None:
+    """Account and `removed` of each, or None before anything was acknowledged. Told by key, then by the account."""
+    if known is None:
+        return None
+    mine = mapping.account_types()[kind]
+    rows = found.rows
+    is_named = rows[open_column(kind)] & (accounts.status(rows, mapping, kind) != Status.WITHOUT_ACCOUNT.value)
+    named = rows.filter(is_named).select(
+        named=accounts.account_text(rows, mine.column), named_key=rows[key_column(kind)]
+    )
+    keyed = known.mutate(**{KEY: state_keys(known)})
+    keys = found.open_keys.get(kind)
+    if keys is not None:  # accounts of settled profiles are not looked at
+        keyed = keyed.semi_join(keys, KEY)
+    gone = keyed.anti_join(named, [keyed[KEY] == named.named_key, keyed.account == named.named])
+    removed = [
+        ibis.ifelse(gone[name].notnull() | gone.uncertain.contains(name).fill_null(False), name, ibis.null(str))
+        for name in mine.attributes
+        if name in gone.columns
+    ]
+    if not removed:
+        return None
+    rows_gone = gone.select("account", removed=ibis.array(removed).filter(lambda name: name.notnull()))
+    return engine.materialize(f"departed_{kind}", rows_gone.filter(rows_gone.removed.length() > 0))
+
+
+def require_accounts(mapping: SyncMapping, mine: AccountMapping, *, accounts_left: int, gone: int) -> None:
+    """Raise EmptySourceError where `departed: remove` would clear every account: a source that came out empty."""
+    if mapping.departed is Departed.REMOVE and gone and not accounts_left:
+        raise EmptySourceError(
+            f"no profile has a valid account in column {mine.column!r}, and `departed: remove` would remove the "
+            f"attributes of all {gone:,} accounts that are acknowledged. Nothing was sent. See that the source is "
+            "whole, and look at `column`, `where` and `matches`; if they are meant to go, remove a part at a time, or "
+            "choose `departed: leave`"
+        )
