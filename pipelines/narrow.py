@@ -96,8 +96,8 @@ def narrowed(
         return _everything(engine, keyed, mapping, states)
     groups = {kind: _groups(engine, keyed, mapping, kind, state=state) for kind, state in states.items()}
     open_keys = {kind: table.filter(table[KEY].notnull()).select(KEY) for kind, table in groups.items()}
-    kept = sum(_count(engine, state) for state in states.values())
-    if sum(_count(engine, keys) for keys in open_keys.values()) > MOST_OPEN * kept:
+    kept = {kind: _count(engine, state) for kind, state in states.items()}
+    if sum(_count(engine, keys) for keys in open_keys.values()) > MOST_OPEN * sum(kept.values()):
         return _everything(engine, keyed, mapping, states)
     looked_up = {kind: _known(engine, state, open_keys[kind], kind) for kind, state in states.items()}
     flagged = keyed.mutate(
@@ -114,7 +114,7 @@ def narrowed(
         mapping,
         known=looked_up,
         is_copy=True,
-        settled={kind: _count(engine, state) - _count(engine, looked_up[kind]) for kind, state in states.items()},
+        settled={kind: kept[kind] - _count(engine, known) for kind, known in looked_up.items()},
         without={kind: _count_without(engine, table) for kind, table in groups.items()},
     )
 
