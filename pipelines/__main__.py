@@ -37,11 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _carry_out(chosen: argparse.Namespace) -> int:
     match chosen.command:
         case "run" | "replay":
-            return _run(chosen.sync, is_replay=chosen.command == "replay", without_guards=chosen.without_guards)
+            return _run(
+                chosen.sync,
+                is_replay=chosen.command == "replay",
+                without_guards=chosen.without_guards,
+                partition=chosen.partition,
+            )
         case "plan":
-            return _plan(chosen.sync)
+            return _plan(chosen.sync, partition=chosen.partition)
         case "adopt":
-            return _adopt(chosen.sync, is_agreed=chosen.yes, again=chosen.again)
+            return _adopt(chosen.sync, is_agreed=chosen.yes, again=chosen.again, partition=chosen.partition)
         case "verify":
             return _verify(chosen.sync, everyone=chosen.all)
     _say(_home() if chosen.command == "home" else "\n".join(_sync_names(_definitions())))
@@ -82,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("sync", help="the name of a folder below pipelines/defs")
     for command in (run, replay):
         command.add_argument("--without-guards", action="store_true", help="let this one run pass the YAML's guards")
+    for command in (run, replay, plan, adopt):
+        command.add_argument("--partition", metavar="KEY=VALUE", help="read this partition only, such as dt=2026-11-20")
     commands.add_parser("list", help="name the syncs")
     commands.add_parser("home", help="name the folder of Dagster's history, for `export DAGSTER_HOME=...`")
     return parser
@@ -105,22 +112,22 @@ def _home() -> str:
         raise _Told(f"Error: {error}") from None
 
 
-def _run(sync: str, *, is_replay: bool, without_guards: bool) -> int:
-    result = _execute(sync, sync, is_replay=is_replay, without_guards=without_guards)
+def _run(sync: str, *, is_replay: bool, without_guards: bool, partition: str | None) -> int:
+    result = _execute(sync, sync, is_replay=is_replay, without_guards=without_guards, partition=partition)
     return _tell(sync, result)
 
 
-def _plan(sync: str) -> int:
+def _plan(sync: str, *, partition: str | None) -> int:
     import dagster as dg  # noqa: PLC0415  late, so that --help is instant
 
-    result = _execute(sync, f"{sync}_plan", alone=False)
+    result = _execute(sync, f"{sync}_plan", alone=False, partition=partition)
     key = dg.AssetKey([sync, "plan"])
     if any(event.asset_key == key for event in result.get_asset_materialization_events()):
         _say(result.asset_value(key).text)
     return _end(result)
 
 
-def _adopt(sync: str, *, is_agreed: bool, again: bool) -> int:
+def _adopt(sync: str, *, is_agreed: bool, again: bool, partition: str | None) -> int:
     from pipelines.adopt import assumption_text  # noqa: PLC0415  late, so that --help is instant
 
     _known(sync)
@@ -130,7 +137,7 @@ def _adopt(sync: str, *, is_agreed: bool, again: bool) -> int:
         if sys.stdin.readline().strip() != sync:
             raise _Told("Nothing was adopted.")
     config = {"ops": {f"{sync}__adopt": {"config": {"confirm": sync, "again": again}}}}
-    result = _execute(sync, f"{sync}_adopt", config=config)
+    result = _execute(sync, f"{sync}_adopt", config=config, partition=partition)
     if result.success:
         _say(result.output_for_node(f"{sync}__adopt").text)
     return _end(result)
@@ -154,6 +161,7 @@ def _execute(
     alone: bool = True,
     is_replay: bool = False,
     without_guards: bool = False,
+    partition: str | None = None,
 ) -> "dg.ExecuteInProcessResult":
     """One run of the job; `alone` ends it here while another run holds the app."""
     from pipelines.app_lock import locked  # noqa: PLC0415  late, so that --help is instant
@@ -182,7 +190,7 @@ def _execute(
             raise_on_error=False,
             run_config={"loggers": {"progress": {}}, **(config or {})},
             run_id=run_id,
-            tags=shell_tags(run_id, is_replay=is_replay, without_guards=without_guards),
+            tags=shell_tags(run_id, is_replay=is_replay, without_guards=without_guards, partition=partition),
         )
 
 

@@ -12,6 +12,7 @@ from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError
 from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_engine
 from pipelines.resources import EnvironmentResource, push_pool
+from pipelines.runs import partition_of
 from pipelines.verify import Verified, verify
 
 _TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}
@@ -42,7 +43,9 @@ def adopt_job(sync: Sync) -> dg.JobDefinition:
                     f"into the config of {sync.name}__adopt"
                 )
             destination = current.store.profiles(sync.name, push.run_id)
-            manifest = read_profiles(sync, current, destination=destination, tell=context.log.info)
+            manifest = read_profiles(
+                sync, current, destination=destination, tell=context.log.info, partition=partition_of(context.run)
+            )
             declared = declared_attributes(push, yaml_file=sync.yaml_file)
             with push.locked(), opened_engine(push) as engine:
                 push.fold_leftovers(engine)

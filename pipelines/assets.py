@@ -26,7 +26,14 @@ from pipelines.live_bar import bar
 from pipelines.mapping import SyncMapping
 from pipelines.push import FrameSet, Push, PushResult
 from pipelines.resources import Environment, EnvironmentResource, push_pool
-from pipelines.runs import is_from_a_shell, is_replay, is_without_guards, patience_seconds, report_cancelling
+from pipelines.runs import (
+    is_from_a_shell,
+    is_replay,
+    is_without_guards,
+    partition_of,
+    patience_seconds,
+    report_cancelling,
+)
 from pipelines.sharing import take_turn
 from pipelines.store import KEPT_RUNS
 from pipelines.summary import Report, report_table, write_report
@@ -83,8 +90,10 @@ def told_plainly() -> Iterator[None]:
         ) from None
 
 
-def read_profiles(sync: Sync, current: Environment, *, destination: Path, tell: Callable[[str], None]) -> Manifest:
-    """The source's profiles; what a warehouse answers is written to `destination`."""
+def read_profiles(
+    sync: Sync, current: Environment, *, destination: Path, tell: Callable[[str], None], partition: str | None = None
+) -> Manifest:
+    """The source's profiles; what a warehouse answers is written to `destination`. `partition`: this run's choice."""
     manifest = extract_profiles(
         sync.mapping,
         base=sync.base,
@@ -92,8 +101,13 @@ def read_profiles(sync: Sync, current: Environment, *, destination: Path, tell: 
         yaml_file=sync.yaml_file,
         memory_limit=current.memory_limit,
         on_rows=every_few_seconds(lambda rows: tell(f"{rows:,} profiles so far")),
+        partition=partition,
     )
     files = len(manifest.files)
+    if manifest.partition:
+        tell(f"partition {manifest.partition}")
+    for passed_over in manifest.passed_over:
+        tell(f"passed over {passed_over}")
     tell(f"{manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}")
     return manifest
 
@@ -105,12 +119,15 @@ def user_profiles(sync: Sync) -> dg.AssetsDefinition:
     @dg.multi_asset(
         outs={"user_profiles": sync.out("user_profiles", description, kinds={kind}, value=Manifest)},
         name=f"{sync.name}__user_profiles",
+        deps=[dg.AssetKey.from_user_string(key) for key in sync.mapping.depends_on],
     )
     def extract(context: dg.AssetExecutionContext, environment: EnvironmentResource) -> dg.MaterializeResult[Manifest]:
         with told_plainly():
             current = environment.current()
             destination = current.store.profiles(sync.name, context.run.run_id)
-            manifest = read_profiles(sync, current, destination=destination, tell=context.log.info)
+            manifest = read_profiles(
+                sync, current, destination=destination, tell=context.log.info, partition=partition_of(context.run)
+            )
             facts = metadata.of_profiles(manifest, sync.mapping) | metadata.of_target(current.target)
             return dg.MaterializeResult(asset_key=sync.key("user_profiles"), value=manifest, metadata=facts)
 

@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from pipelines import assets
 from pipelines.adopt_job import adopt_job, verify_job
 from pipelines.assets import Sync
-from pipelines.mapping import Schedule, SyncMapping, mapping_from
+from pipelines.mapping import SyncMapping, mapping_from
 from pipelines.plan_job import plan_asset
 from pipelines.resources import PROJECT_FOLDER, push_pool, unset_variables
 from pipelines.runs import active_run
 from pipelines.sharing import put_limit_in_force
+from pipelines.triggers import misfits, triggers
 from pipelines.yaml_lines import duplicate_keys
 
 JOB_SUFFIXES = ("_plan", "_adopt", "_verify")  # beside the job named like the sync itself
@@ -43,7 +44,11 @@ class AttributeSync(dg.Component):
             raise dg.DagsterInvalidDefinitionError("\n".join(problems))
         written = attributes.model_dump(mode="json")
         resolved = _keeping_unset(context.resolution_context.resolve_value(written), written)
-        return cls(Sync(folder.name, mapping_from(resolved), file, PROJECT_FOLDER))
+        mapping = mapping_from(resolved)
+        problems = misfits(mapping, folder.name, yaml_file=file)
+        if problems:
+            raise dg.DagsterInvalidDefinitionError("\n".join(problems))
+        return cls(Sync(folder.name, mapping, file, PROJECT_FOLDER))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002  Dagster's signature
         return build_definitions(self.sync)
@@ -94,17 +99,23 @@ def build_definitions(sync: Sync) -> dg.Definitions:
         ],
         asset_checks=[assets.read_back_check(sync)],
         jobs=[job, plan_job, adopt_job(sync), verify_job(sync)],
-        schedules=[_schedule(sync, sync.mapping.schedule)] if sync.mapping.schedule else [],
+        schedules=_schedules(sync),
+        sensors=triggers(sync),
     )
 
 
-def _schedule(sync: Sync, schedule: Schedule) -> dg.ScheduleDefinition:
+def _schedules(sync: Sync) -> list[dg.ScheduleDefinition]:
+    schedule = sync.mapping.schedule
+    return [_schedule(sync, schedule.cron, schedule.timezone)] if schedule and schedule.cron else []
+
+
+def _schedule(sync: Sync, cron: str, timezone: str) -> dg.ScheduleDefinition:
 
     @dg.schedule(
         job_name=sync.name,
         name=f"{sync.name}_schedule",
-        cron_schedule=schedule.cron,
-        execution_timezone=schedule.timezone,
+        cron_schedule=cron,
+        execution_timezone=timezone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description=f"Runs {sync.name}; off until it is switched on here. Skips while a run is active.",
     )

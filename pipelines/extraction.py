@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.profiles.errors import SourceColumnError, SourceUnreadableError
-from connectors.profiles.parquet import Manifest, read_manifest
+from connectors.profiles.errors import SourceColumnError, SourcePartitionError, SourceUnreadableError
+from connectors.profiles.parquet import Manifest, own_columns
+from connectors.profiles.partitions import Wanted, read_partitions
 from connectors.profiles.warehouse import extract
 from pipelines.engine import ROW_PLACE
 from pipelines.errors import ConfigurationError
@@ -25,14 +26,19 @@ def extract_profiles(
     yaml_file: Path,
     memory_limit: str,
     on_rows: Callable[[int], None],
+    partition: str | None = None,
 ) -> Manifest:
     """Parquet is used where it lies; a warehouse's answer is streamed to `destination`.
 
-    `base` is where relative paths start. `on_rows` hears the rows so far while a warehouse answers. Raises
-    ConfigurationError, with the YAML's line, for columns that are missing or of a type that has no text.
+    `base` is where relative paths start. `on_rows` hears the rows so far while a warehouse answers. `partition`
+    is the one that somebody chose for this run. Raises ConfigurationError, with the YAML's line, for columns that are
+    missing or of a type that has no text.
     """
-    _require_variables(mapping, yaml_file)
+    require_variables(mapping, yaml_file)
     columns = mapping.columns()
+    if partition and mapping.source.warehouse is not None:
+        line = locate(yaml_file, ("attributes", "source", "warehouse"))
+        raise ConfigurationError(f"{line}: a warehouse has no partition {partition!r}; choose rows in its query")
     try:
         if mapping.source.warehouse is not None:
             manifest = extract(
@@ -45,14 +51,24 @@ def extract_profiles(
                 on_rows=on_rows,
             )
         else:
-            manifest = read_manifest(mapping.source.parquet or [], columns=columns, base=base)
+            wanted = wanted_partition(mapping, partition)
+            manifest = read_partitions(mapping.source.parquet or [], columns=columns, base=base, wanted=wanted)
+    except SourcePartitionError as error:
+        line = locate(yaml_file, ("attributes", "source", "parquet"))
+        raise ConfigurationError(f"{line}: {error}") from None
     except SourceColumnError as error:
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     return manifest
 
 
-def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
+def wanted_partition(mapping: SyncMapping, name: str | None = None) -> Wanted:
+    """The partition `name`, or what the YAML says."""
+    chosen = mapping.source.partition
+    return Wanted(latest=None if chosen is None else tuple(chosen.latest), name=name)
+
+
+def require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
     """A template that is still one names a variable that was not set when the YAML was loaded."""
     warehouse = mapping.source.warehouse
     places: dict[tuple[str, ...], str] = {("parquet",): str(mapping.source.parquet)}
@@ -76,7 +92,7 @@ def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError 
                 f"{file.path} has a column {ROW_PLACE!r}, the engine's own name for a row's place in its file; "
                 "rename it in the source"
             )
-        for column in manifest.schema.names:
+        for column in own_columns(manifest):
             try:
                 with pq.ParquetFile(file.path) as opened:
                     for batch in opened.iter_batches(columns=[column]):

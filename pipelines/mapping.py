@@ -14,9 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     model_validator,
@@ -25,6 +23,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
+from pipelines.source_options import AssetKeyText, MaxAgeOption, OnNewFiles, PartitionOption
+from pipelines.source_options import Strict as _Strict
 
 FRAME_COLUMNS = (
     *("account", "changed", "removed", "uncertain", "acknowledged_at", "source_file", "source_row"),
@@ -53,10 +53,6 @@ class Departed(StrEnum):
 
     LEAVE = "leave"
     REMOVE = "remove"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _shorthand_and_null_key(value: object) -> object:
@@ -177,10 +173,12 @@ class Warehouse(_Strict):
 
 
 class Source(_Strict):
-    """Where profiles come from: exactly one of the two."""
+    """Where profiles come from: exactly one of the two; which partition of the files; how old its newest may be."""
 
     parquet: str | list[str] | None = None
     warehouse: Warehouse | None = None
+    partition: PartitionOption | None = None
+    max_age: MaxAgeOption | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
@@ -191,16 +189,24 @@ class Source(_Strict):
         return self
 
 
+_ANY_CRON = "0 0 * * *"  # to have the time zone checked where there is no cron
+
+
 class Schedule(_Strict):
     """When the sync runs by itself, once it is switched on in the UI."""
 
-    cron: str
+    cron: str | None = None
     timezone: str = "UTC"
+    on_new_files: OnNewFiles | None = None
 
     @model_validator(mode="after")
     def _known_to_dagster(self) -> "Schedule":
+        if self.cron is None and self.on_new_files is None:
+            raise ValueError('say when: `cron: "0 2 * * *"`, `on_new_files: {...}`, or both')
         try:
-            dg.ScheduleDefinition(job_name="any", cron_schedule=self.cron, execution_timezone=self.timezone)
+            dg.ScheduleDefinition(
+                job_name="any", cron_schedule=self.cron or _ANY_CRON, execution_timezone=self.timezone
+            )
         except dg.DagsterInvalidDefinitionError:
             raise ValueError(
                 'cron has five fields, for example "0 2 * * *" for 02:00 every night, '
@@ -232,6 +238,7 @@ class SyncMapping(_Strict):
     frames: Literal["changed", "all"] = "changed"
     departed: Departed = Departed.LEAVE
     schedule: Schedule | None = None
+    depends_on: list[AssetKeyText] = Field(default_factory=list)
     guards: Guards = Field(default_factory=Guards)
     owners: list[Annotated[str, AfterValidator(_owner)]] = Field(default_factory=list)
 

@@ -48,6 +48,8 @@ def of_profiles(manifest: Manifest, mapping: SyncMapping) -> dict[str, Any]:
         "files": len(manifest.files),
         "first_files": dg.MetadataValue.json(shown),
         "bytes": manifest.bytes,
+        **({"partition": manifest.partition} if manifest.partition else {}),
+        **({"partitions_passed_over": "; ".join(manifest.passed_over)} if manifest.passed_over else {}),
     }
 
 

@@ -15,6 +15,7 @@ from pipelines.frame_sets import declared_attributes
 from pipelines.plan import Plan, make_plan, take_over_leftovers
 from pipelines.push import Push
 from pipelines.resources import EnvironmentResource, push_pool
+from pipelines.runs import partition_of
 from pipelines.sharing import busy_text
 
 
@@ -41,7 +42,13 @@ def plan_asset(sync: Sync) -> dg.AssetsDefinition:
             current.store.prune_plans(sync.name)
             with current.store.temporary(push.run_id) as folder:
                 # What a warehouse answered is not kept: no push reads it.
-                manifest = read_profiles(sync, current, destination=folder / "profiles", tell=context.log.info)
+                manifest = read_profiles(
+                    sync,
+                    current,
+                    destination=folder / "profiles",
+                    tell=context.log.info,
+                    partition=partition_of(context.run),
+                )
                 declared = declared_attributes(push, yaml_file=sync.yaml_file)
                 with Engine(folder, memory_limit=current.memory_limit) as engine:
                     notes = take_over_leftovers(push, engine, busy=busy)

@@ -21,6 +21,7 @@ ALIVE_AT = "attribute_sync/alive_at"  # renewed while the run lives
 FROM_A_SHELL = "attribute_sync/from_a_shell"
 REPLAY = "attribute_sync/replay"  # copied on purpose: the retry of a replay is one
 GUARDS = "attribute_sync/guards"  # "off" lets the run pass its guards; copied on purpose, as above
+PARTITION = "attribute_sync/partition"  # the partition to read in this run; copied on purpose, as above
 POOL_PREFIX = "tencent_push/"
 PATIENCE_SECONDS = 4 * 3600.0  # two million accounts take three minutes; a first night of fifty million, 90
 CLOCK_SECONDS = 5.0  # the system reckons a process's begin from its clock, which may be set meanwhile
@@ -46,10 +47,14 @@ def heartbeat_tags() -> dict[str, str]:
     return {ALIVE_AT: datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def shell_tags(run_id: str, *, is_replay: bool = False, without_guards: bool = False) -> dict[str, str]:
+def shell_tags(
+    run_id: str, *, is_replay: bool = False, without_guards: bool = False, partition: str | None = None
+) -> dict[str, str]:
     """The tags of a run that somebody starts at a shell; its process is named before its first step."""
     asked = {REPLAY: "true"} if is_replay else {}
-    return {**process_tags(run_id), FROM_A_SHELL: run_id, **asked, **({GUARDS: "off"} if without_guards else {})}
+    asked |= {GUARDS: "off"} if without_guards else {}
+    asked |= {PARTITION: partition} if partition else {}
+    return {**process_tags(run_id), FROM_A_SHELL: run_id, **asked}
 
 
 def is_from_a_shell(run: dg.DagsterRun) -> bool:
@@ -64,6 +69,11 @@ def is_replay(run: dg.DagsterRun) -> bool:
 def is_without_guards(run: dg.DagsterRun) -> bool:
     """Whether somebody lets this one run pass, whatever its guards find."""
     return run.tags.get(GUARDS, "").strip().lower() == "off"
+
+
+def partition_of(run: dg.DagsterRun) -> str | None:
+    """The partition that somebody chose for this run."""
+    return run.tags.get(PARTITION, "").strip() or None
 
 
 def patience_seconds(run: dg.DagsterRun) -> float:

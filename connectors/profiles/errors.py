@@ -6,6 +6,7 @@ Nothing here reads a file or a warehouse. The tree is grouped by what the caller
     ├── SourceNotFoundError          nothing stands at the path; correct the path
     ├── SourceUnreadableError        a file is there and cannot be read as Parquet; replace it
     ├── SourceColumnError            a column is missing, doubled or of an unfit type; correct the mapping or the data
+    ├── SourcePartitionError         no such partition, or none that is complete; correct it, or run again later
     ├── SourceChangedError           a file changed while it was read; run again when its writer has finished
     ├── ExtractNotWrittenError       the extract cannot be written; mend the data folder (space, permissions)
     └── WarehouseError               the warehouse could not be read; nothing of its answer was kept
@@ -52,6 +53,10 @@ class SourceColumnError(ProfilesError):
         super().__init__(message)
         self.columns = tuple(columns)
         self.where = where
+
+
+class SourcePartitionError(ProfilesError):
+    """The source has no such partition, none that is complete, or folders that do not tell which is the newest."""
 
 
 class SourceChangedError(ProfilesError):

@@ -1,15 +1,12 @@
 """Profiles in Parquet: which files a source means, and what their footers promise.
 
-Nothing is copied and no row is read here; reading rows is the engine's work. Files are local. Only `_files_at`, `_stat`
-and `_read_footer` touch the file system: object storage would come in through a pyarrow filesystem in these three.
+Nothing is copied and no row is read here; reading rows is the engine's work. Which files there are says files.py; of
+this module only `_read_footer` touches the file system.
 """
 
 import difflib
-import glob
-import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +20,8 @@ from connectors.profiles.errors import (
     SourceNotFoundError,
     SourceUnreadableError,
 )
+from connectors.profiles.files import distinct_files, stat
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_SET_ASIDE = ("_", ".")  # what Spark and others write beside their results: _temporary/, _SUCCESS, .part.crc
 _NEAREST_NAMES = 3
 
 
@@ -44,11 +40,15 @@ class Manifest:
     """The files of a source in the order in which their rows count, and the columns that were asked for.
 
     `schema` holds the types of the first file. Another file may keep the same text in another layout (large_string,
-    string_view, dictionary); every other difference of types was refused.
+    string_view, dictionary); every other difference of types was refused. Columns that the folders' names give are in
+    `folder_columns`, a row per file; `partition` and `passed_over` tell which partition was chosen (see partitions.py).
     """
 
     files: tuple[SourceFile, ...]
     schema: pa.Schema
+    folder_columns: pa.Table | None = None
+    partition: str | None = None
+    passed_over: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -68,11 +68,11 @@ def read_manifest(source: str | Sequence[str], *, columns: Sequence[str] | None,
     paths start at `base`. `columns` None means all columns of the first file. Every footer is read, no row is:
     SourceNotFoundError, SourceUnreadableError and SourceColumnError are raised before any work on the data.
     """
-    paths = _distinct_files([source] if isinstance(source, str) else source, base)
+    paths = [place.path for place in distinct_files([source] if isinstance(source, str) else source, base)]
     files: list[SourceFile] = []
     schema: pa.Schema | None = None
     for path in paths:
-        size_bytes, modified_ns = _stat(path)
+        size_bytes, modified_ns = stat(path)
         footer = _read_footer(path)
         if schema is None:
             schema = _select(footer.schema, columns=columns, where=path)
@@ -89,7 +89,7 @@ def check_unchanged(manifest: Manifest) -> None:
     """
     for file in manifest.files:
         try:
-            now = _stat(file.path)
+            now = stat(file.path)
         except SourceNotFoundError:
             now = None
         if now != (file.bytes, file.modified_ns):
@@ -123,70 +123,20 @@ def require_columns(schema: pa.Schema, columns: Sequence[str], *, where: str) ->
         )
 
 
+def column_names(path: str) -> list[str]:
+    """The columns of one file, as its footer says."""
+    return list(_read_footer(path).schema.names)
+
+
+def own_columns(manifest: Manifest) -> list[str]:
+    """The columns that stand in the files themselves, not in the names of their folders."""
+    above = manifest.folder_columns.column_names if manifest.folder_columns is not None else []
+    return [name for name in manifest.schema.names if name not in above]
+
+
 class _Footer(NamedTuple):
     rows: int
     schema: pa.Schema
-
-
-def _distinct_files(sources: Sequence[str], base: Path) -> Iterator[str]:
-    if not sources:
-        raise SourceNotFoundError("The source's list of Parquet files is empty. Name at least one path.")
-    seen: set[str] = set()
-    for source in sources:
-        for path in _files_at(source, base):
-            identity = os.path.realpath(path)
-            if identity not in seen:
-                seen.add(identity)
-                yield path
-
-
-def _files_at(source: str, base: Path) -> list[str]:
-    """The absolute paths that one entry of the source means; never empty."""
-    if not source.strip():
-        raise SourceNotFoundError("A Parquet path of the source is empty. Name a file, a glob or a folder.")
-    if _URL.match(source):
-        raise SourceNotFoundError(f"{source} is an address; Parquet files are read from local paths.")
-    pattern = os.path.normpath(base.absolute() / Path(source).expanduser())
-    if Path(pattern).exists():  # first, so that a name with brackets in it can be given as it is
-        return _expand(pattern, source)
-    if not glob.has_magic(pattern):
-        raise SourceNotFoundError(f"{source}: nothing stands at {pattern}. Correct the path; it starts at {base}.")
-    parts = Path(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    matches = _matching(Path(*parts[:fixed]), str(Path(*parts[fixed:])))
-    files = [file for match in matches for file in _expand(match, source, may_be_empty=True)]
-    if not files:
-        raise SourceNotFoundError(f"{source}: no Parquet file matches {pattern}. Correct the pattern.")
-    return files
-
-
-def _expand(path: str, source: str, *, may_be_empty: bool = False) -> list[str]:
-    """A file stands for itself, a folder for the `*.parquet` files below it."""
-    if not Path(path).is_dir():
-        return [path]
-    files = [match for match in _matching(Path(path), "**/*.parquet") if Path(match).is_file()]
-    if not files and not may_be_empty:
-        raise SourceNotFoundError(f"{source}: no *.parquet file stands in the folder {path} or below it.")
-    return files
-
-
-def _matching(folder: Path, pattern: str) -> list[str]:
-    """Sorted matches below `folder`, without a writer's own files (`_temporary/`) unless the pattern names them."""
-    found = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 - Path.glob passes over linked folders
-    if not any(part.startswith(_SET_ASIDE) for part in Path(pattern).parts):
-        found = [match for match in found if not any(part.startswith(_SET_ASIDE) for part in Path(match).parts)]
-    return [str(folder / match) for match in sorted(found)]
-
-
-def _stat(path: str) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds."""
-    try:
-        status = Path(path).stat()
-    except FileNotFoundError:
-        raise SourceNotFoundError(f"{path} does not exist (any more). Correct the path, or run again.") from None
-    except OSError as error:
-        raise SourceUnreadableError(f"{path} cannot be looked at: {error.strerror}. Check its permissions.") from None
-    return status.st_size, status.st_mtime_ns
 
 
 def _read_footer(path: str) -> _Footer:

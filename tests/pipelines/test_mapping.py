@@ -16,7 +16,7 @@ EXAMPLE = Path(module.__file__).parent / "defs" / "example" / "defs.yaml"
 USER, DEVICE = AccountType.USER_ID, AccountType.REGISTRATION_ID
 
 FULL = """
-source: {parquet: profiles/*.parquet}
+source: {parquet: profiles/*.parquet, partition: latest, max_age: 36h}
 updated_at: updated_at
 accounts:
   user_id:
@@ -32,7 +32,8 @@ accounts:
     matches: "[0-9A-F-]{36}"
     attributes: {device_city: city}
 frames: all
-schedule: {cron: "0 2 * * *", timezone: Asia/Shanghai}
+schedule: {cron: "0 2 * * *", timezone: Asia/Shanghai, on_new_files: {quiet_minutes: 10}}
+depends_on: [marts/user_profiles]
 owners: ["team:growth"]
 """
 
