@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.profiles.errors import SourceColumnError, SourcePartitionError, SourceUnreadableError
-from connectors.profiles.parquet import Manifest, own_columns
+from connectors.profiles.parquet import Manifest
 from connectors.profiles.partitions import Wanted, read_partitions
 from connectors.profiles.warehouse import extract
 from pipelines.engine import ROW_PLACE
@@ -92,7 +92,7 @@ def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError 
                 f"{file.path} has a column {ROW_PLACE!r}, the engine's own name for a row's place in its file; "
                 "rename it in the source"
             )
-        for column in own_columns(manifest):
+        for column in manifest.schema.names:
             try:
                 with pq.ParquetFile(file.path) as opened:
                     for batch in opened.iter_batches(columns=[column]):

@@ -6,6 +6,7 @@ declared attributes is checked before the first row is read (see preflight.py). 
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -107,6 +108,11 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _date_text(value: object) -> object:
+    """YAML reads 2026-11-20 without quotes as a date."""
+    return value.isoformat() if type(value) is date else value
+
+
 AttributeName = Annotated[str, AfterValidator(_attribute_name)]
 
 
@@ -114,7 +120,7 @@ class AccountMapping(_Strict):
     """The accounts of one type: their column, which profiles have one, and their attributes."""
 
     column: str = Field(min_length=1)
-    where: dict[str, str | bool | int] = Field(default_factory=dict)
+    where: dict[str, Annotated[str | bool | int, BeforeValidator(_date_text)]] = Field(default_factory=dict)
     matches: Annotated[str, AfterValidator(_pattern)] | None = None
     attributes: dict[AttributeName, Annotated[AttributeMapping, BeforeValidator(_shorthand_and_null_key)]] = Field(
         min_length=1

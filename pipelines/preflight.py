@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from connectors.profiles.errors import SourceColumnError
+from connectors.profiles.partitions import is_date
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import ConfigurationError
 from pipelines.mapping import AttributeMapping, SyncMapping
@@ -112,12 +113,12 @@ def _where_problem(column: str, wanted: object, kind: pa.DataType) -> str | None
     elif isinstance(wanted, int):
         is_fit = pa.types.is_integer(kind)
     else:
-        is_fit = _is_text(kind)
+        is_fit = _is_text(kind) or (pa.types.is_date(kind) and is_date(str(wanted)))
     if is_fit:
         return None
     return (
         f"`where` compares column {column!r}, which is {kind}, with {wanted!r}; "
-        "quote text, and write true, false and whole numbers without quotes"
+        "quote text, write true, false and whole numbers without quotes, and dates as 2026-11-20"
     )
 
 

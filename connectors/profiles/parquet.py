@@ -128,12 +128,6 @@ def column_names(path: str) -> list[str]:
     return list(_read_footer(path).schema.names)
 
 
-def own_columns(manifest: Manifest) -> list[str]:
-    """The columns that stand in the files themselves, not in the names of their folders."""
-    above = manifest.folder_columns.column_names if manifest.folder_columns is not None else []
-    return [name for name in manifest.schema.names if name not in above]
-
-
 class _Footer(NamedTuple):
     rows: int
     schema: pa.Schema

@@ -87,8 +87,8 @@ def folder_values(path: str, *, below: str = "/") -> Values:
 
 def parsed_name(text: str) -> Values:
     """`dt=2026-11-20/country=de` as key and value. Raises SourcePartitionError for anything else."""
-    values = folder_values(f"{text.strip('/')}/file", below="")
-    if not values or len(values) != len(text.strip("/").split("/")):
+    values = folder_values(str(Path("/", text.strip("/"), "file")))
+    if len(values) != len(text.strip("/").split("/")):
         raise SourcePartitionError(f"{text!r} names no partition; write for example dt=2026-11-20")
     return values
 
@@ -158,8 +158,8 @@ def _newest_first(
     """By number where a key has numbers only, else as text. Beside dates, what is no date is not taken for newer."""
     left = [values for values in groups if None not in values]  # nulls are never the newest
     for place, key in enumerate(keys):
-        if any(_is_date(values[place]) for values in left):
-            strange = [values for values in left if not _is_date(values[place])]
+        if any(is_date(values[place]) for values in left):
+            strange = [values for values in left if not is_date(values[place])]
             passed_over += [f"{key}={values[place]}: no date, as others are" for values in strange]
             left = [values for values in left if values not in strange]
     is_number = [all(re.fullmatch(r"\d+", values[place] or "") for values in left) for place in range(len(keys))]
@@ -207,7 +207,7 @@ def _typed(name: str, files: Sequence[FoundFile]) -> pa.Array:
     """A value per file: dates where all values are, whole numbers where all are, else text."""
     values = list(_values_of(name, files))
     given = [value for value in values if value is not None]
-    if given and all(_is_date(value) for value in given):
+    if given and all(is_date(value) for value in given):
         return pa.array([value and date.fromisoformat(value) for value in values], pa.date32())
     if given and all(_INTEGER.fullmatch(value) for value in given):
         return pa.array([value and int(value) for value in values], pa.int64())
@@ -227,7 +227,8 @@ def _values_of(name: str, files: Sequence[FoundFile]) -> Iterator[str | None]:
         yield values[name]
 
 
-def _is_date(value: str | None) -> bool:
+def is_date(value: str | None) -> bool:
+    """Whether it is written as 2026-11-20, and is a day."""
     if value is None or not _ISO_DATE.fullmatch(value):
         return False
     try:

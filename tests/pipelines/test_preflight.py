@@ -1,5 +1,6 @@
 """What does not fit is told before the first row is read: the column or attribute, the YAML's line, what to do."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -116,19 +117,28 @@ def test_an_account_is_text_or_a_whole_number(file: Path, kind: pa.DataType) -> 
 def test_where_compares_with_its_columns_type(file: Path) -> None:
     assert complaint(file, mapping(), flag=pa.int8()) == [
         "8: `where` compares column 'flag', which is int8, with True; "
-        "quote text, and write true, false and whole numbers without quotes"
+        "quote text, write true, false and whole numbers without quotes, and dates as 2026-11-20"
     ]
 
 
-@pytest.mark.parametrize(("wanted", "fit", "unfit"), [(3, pa.int16(), pa.string()), ("3", pa.string(), pa.int16())])
+@pytest.mark.parametrize(
+    ("wanted", "fit", "unfit"),
+    [
+        (3, pa.int16(), pa.string()),
+        ("3", pa.string(), pa.int16()),
+        ("2026-11-20", pa.date32(), pa.timestamp("us")),
+        ("20.11.2026", pa.string(), pa.date32()),
+        (date(2026, 11, 20), pa.date32(), pa.int32()),
+    ],
+)
 def test_where_takes_a_number_for_numbers_and_a_text_for_texts(
-    file: Path, wanted: int | str, fit: pa.DataType, unfit: pa.DataType
+    file: Path, wanted: int | str | date, fit: pa.DataType, unfit: pa.DataType
 ) -> None:
     attributes = yaml.safe_load(YAML)["attributes"]
     attributes["accounts"]["user_id"]["where"] = {"flag": wanted}
     assert complaint(file, mapping_from(attributes), flag=fit) == []
     (said,) = complaint(file, mapping_from(attributes), flag=unfit)
-    assert f"is {unfit}, with {wanted!r}; quote text" in said
+    assert f"is {unfit}, with {wanted.isoformat() if isinstance(wanted, date) else wanted!r}; quote text" in said
 
 
 @pytest.mark.parametrize("kind", [pa.bool_(), pa.binary(), pa.list_(pa.int8())], ids=str)
