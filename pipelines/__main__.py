@@ -236,6 +236,8 @@ def _tell(sync: str, result: "dg.ExecuteInProcessResult") -> int:
     for check in result.get_asset_check_evaluations():
         if check.check_name == "read_back":
             (_say if check.passed else _complain)(f"  read back       {check.description}")
+        elif check.check_name == "fresh" and not check.passed and result.success:
+            _complain(f"  stale           {check.description}")
     return _end(result)
 
 

@@ -43,7 +43,7 @@ def adopt_job(sync: Sync) -> dg.JobDefinition:
                     f"into the config of {sync.name}__adopt"
                 )
             destination = current.store.profiles(sync.name, push.run_id)
-            manifest = read_profiles(
+            extraction = read_profiles(
                 sync, current, destination=destination, tell=context.log.info, partition=partition_of(context.run)
             )
             declared = declared_attributes(push, yaml_file=sync.yaml_file)
@@ -53,7 +53,7 @@ def adopt_job(sync: Sync) -> dg.JobDefinition:
                     require_nothing_acknowledged(push)
                 folder = current.store.frames(sync.name, push.run_id)
                 adopted = adopt(
-                    push, engine, compute_frame_set(engine, push, manifest, declared=declared, folder=folder)
+                    push, engine, compute_frame_set(engine, push, extraction.manifest, declared=declared, folder=folder)
                 )
             facts = {f"{kind}_adopted": count for kind, count in adopted.accounts.items()}
             about = metadata.of_target(current.target) | {"adopted": True, **facts}

@@ -18,10 +18,12 @@ import dagster as dg
 from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines import checks, metadata
+from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS, PushStoppedError
 from pipelines.extraction import extract_profiles
 from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_engine
 from pipelines.frames import Frame
+from pipelines.freshness import Extraction, newest_update
 from pipelines.live_bar import bar
 from pipelines.mapping import SyncMapping
 from pipelines.push import FrameSet, Push, PushResult
@@ -54,7 +56,15 @@ class Sync:
     def frame_key(self, kind: AccountType) -> dg.AssetKey:
         return self.key(f"{kind}_attributes")
 
-    def out(self, asset: str, description: str, *, kinds: set[str], value: type) -> dg.AssetOut:
+    def out(
+        self,
+        asset: str,
+        description: str,
+        *,
+        kinds: set[str],
+        value: type,
+        freshness_policy: dg.FreshnessPolicy | None = None,
+    ) -> dg.AssetOut:
         """One asset of the sync; `value` is what it hands on."""
         return dg.AssetOut(
             key=self.key(asset),
@@ -63,6 +73,7 @@ class Sync:
             kinds=kinds,
             owners=self.mapping.owners,
             dagster_type=value,
+            freshness_policy=freshness_policy,
         )
 
 
@@ -92,8 +103,9 @@ def told_plainly() -> Iterator[None]:
 
 def read_profiles(
     sync: Sync, current: Environment, *, destination: Path, tell: Callable[[str], None], partition: str | None = None
-) -> Manifest:
+) -> Extraction:
     """The source's profiles; what a warehouse answers is written to `destination`. `partition`: this run's choice."""
+    began = time.monotonic()
     manifest = extract_profiles(
         sync.mapping,
         base=sync.base,
@@ -103,33 +115,54 @@ def read_profiles(
         on_rows=every_few_seconds(lambda rows: tell(f"{rows:,} profiles so far")),
         partition=partition,
     )
-    files = len(manifest.files)
-    if manifest.partition:
-        tell(f"partition {manifest.partition}")
-    for passed_over in manifest.passed_over:
-        tell(f"passed over {passed_over}")
-    tell(f"{manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}")
-    return manifest
+    newest = newest_update(
+        manifest, sync.mapping, now=datetime.now(UTC), engine=partial(_engine, current, name=sync.name)
+    )
+    extraction = Extraction(manifest, time.monotonic() - began, newest)
+    for text in extraction.told(sync.mapping.source.max_age):
+        tell(text)
+    return extraction
+
+
+@contextmanager
+def _engine(current: Environment, *, name: str) -> Iterator[Engine]:
+    with current.store.temporary(name) as folder, Engine(folder, memory_limit=current.memory_limit) as engine:
+        yield engine
 
 
 def user_profiles(sync: Sync) -> dg.AssetsDefinition:
-    kind = "parquet" if sync.mapping.source.warehouse is None else "sql"
-    description = "The source's profiles: which files, how many rows."
+    key, max_age = sync.key("user_profiles"), sync.mapping.source.max_age
+    out = sync.out(
+        "user_profiles",
+        "The source's profiles: which files, how many rows, how new.",
+        kinds={"parquet" if sync.mapping.source.warehouse is None else "sql"},
+        value=Manifest,
+        # The check looks at the data whenever a run reads them; this, at how long no run has.
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=max_age.limit) if max_age else None,
+    )
 
     @dg.multi_asset(
-        outs={"user_profiles": sync.out("user_profiles", description, kinds={kind}, value=Manifest)},
+        outs={"user_profiles": out},
+        check_specs=[checks.fresh_check_spec(key, max_age)] if max_age else [],
         name=f"{sync.name}__user_profiles",
-        deps=[dg.AssetKey.from_user_string(key) for key in sync.mapping.depends_on],
+        deps=[dg.AssetKey.from_user_string(upstream) for upstream in sync.mapping.depends_on],
     )
-    def extract(context: dg.AssetExecutionContext, environment: EnvironmentResource) -> dg.MaterializeResult[Manifest]:
+    def extract(
+        context: dg.AssetExecutionContext, environment: EnvironmentResource
+    ) -> Iterator[dg.MaterializeResult[Manifest]]:
         with told_plainly():
             current = environment.current()
             destination = current.store.profiles(sync.name, context.run.run_id)
-            manifest = read_profiles(
+            found = read_profiles(
                 sync, current, destination=destination, tell=context.log.info, partition=partition_of(context.run)
             )
-            facts = metadata.of_profiles(manifest, sync.mapping) | metadata.of_target(current.target)
-            return dg.MaterializeResult(asset_key=sync.key("user_profiles"), value=manifest, metadata=facts)
+            fresh = checks.check_fresh(found.newest, max_age, key, let_pass=is_without_guards(context.run))
+            yield dg.MaterializeResult(
+                asset_key=key,
+                value=found.manifest,
+                metadata=metadata.of_profiles(found, sync.mapping) | metadata.of_target(current.target),
+                check_results=fresh,
+            )
 
     return extract
 

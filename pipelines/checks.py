@@ -11,17 +11,20 @@ from connectors.tencent_push.protocol import MAX_VALUE_BYTES, Command
 from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS
 from pipelines.frames import Frame
+from pipelines.freshness import Newest, hours, stale_text
 from pipelines.guards import measured
 from pipelines.mapping import SyncMapping
 from pipelines.push import FrameSet, Push, PushResult
 from pipelines.read_back import SAMPLE_ACCOUNTS, ReadBack, read_back
 from pipelines.resources import Environment, EnvironmentResource
 from pipelines.runs import GUARDS as GUARDS_TAG
+from pipelines.source_options import MaxAge
 
 CONSERVATION = "conservation"
 ONE_ROW_PER_ACCOUNT = "one_row_per_account"
 VALUES_WITHIN_LIMITS = "values_within_limits"
 GUARDS = "guards"
+FRESH = "fresh"
 
 _FRAME_CHECKS: Mapping[str, str] = {
     CONSERVATION: "profiles = without account + superseded + invalid + unchanged + changed",
@@ -29,6 +32,39 @@ _FRAME_CHECKS: Mapping[str, str] = {
     VALUES_WITHIN_LIMITS: f"Every value has 1 to {MAX_VALUE_BYTES} UTF-8 bytes.",
     GUARDS: "The YAML's `guards` stop the run before its first call.",
 }
+
+
+def fresh_check_spec(asset: dg.AssetKey, max_age: MaxAge) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        FRESH,
+        asset=asset,
+        description=f"The source's newest `updated_at` is at most {max_age.age} old.",
+        blocking=max_age.blocking,
+    )
+
+
+def check_fresh(
+    newest: Newest | None, max_age: MaxAge | None, asset: dg.AssetKey, *, let_pass: bool
+) -> list[dg.AssetCheckResult]:
+    """Nothing where nothing is asked; `let_pass`: somebody lets this run pass, so that it warns only."""
+    if max_age is None:
+        return []
+    stale = stale_text(newest, max_age)
+    stops = max_age.blocking and not let_pass
+    facts: dict[str, float | str] = {"max_age": max_age.age}
+    if newest is not None and newest.age is not None:
+        facts["age_hours"] = round(hours(newest.age), 2)
+    how = " Nothing was sent; `--without-guards` lets one run pass." if stale and stops else ""
+    return [
+        dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=FRESH,
+            passed=stale is None,
+            severity=dg.AssetCheckSeverity.ERROR if stops else dg.AssetCheckSeverity.WARN,
+            metadata=facts,
+            description=f"{stale}{how}" if stale else None,
+        )
+    ]
 
 
 def frame_check_specs(asset: dg.AssetKey, *, prefix: str = "", stopping_guards: bool = True) -> list[dg.AssetCheckSpec]:

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.profiles.errors import without_secrets
-from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType, Command
 from connectors.tencent_push.report import SinkReport, WaitCause
 from pipelines.frames import Frame, frame_columns
+from pipelines.freshness import Extraction, Newest, hours
 from pipelines.mapping import SyncMapping
 from pipelines.push import PushResult
 from pipelines.target import Target
@@ -36,9 +36,9 @@ def of_target(target: Target) -> dict[str, Any]:
     }
 
 
-def of_profiles(manifest: Manifest, mapping: SyncMapping) -> dict[str, Any]:
+def of_profiles(extraction: Extraction, mapping: SyncMapping) -> dict[str, Any]:
     """A warehouse is shown without its password."""
-    warehouse = mapping.source.warehouse
+    manifest, warehouse = extraction.manifest, mapping.source.warehouse
     shown = [file.path for file in manifest.files[:20]]
     return {
         ROW_COUNT: manifest.rows,
@@ -50,7 +50,22 @@ def of_profiles(manifest: Manifest, mapping: SyncMapping) -> dict[str, Any]:
         "bytes": manifest.bytes,
         **({"partition": manifest.partition} if manifest.partition else {}),
         **({"partitions_passed_over": "; ".join(manifest.passed_over)} if manifest.passed_over else {}),
+        "seconds": round(extraction.seconds, 3),
+        **_newness(extraction.newest),
     }
+
+
+def _newness(newest: Newest | None) -> dict[str, Any]:
+    """Of the source's newest `updated_at`; nothing where it has none."""
+    if newest is None:
+        return {}
+    facts: dict[str, Any] = {"updated_at_told_by": "scan" if newest.is_scanned else "footers"}
+    if newest.updated_at is not None and newest.age is not None:
+        facts["newest_updated_at"] = dg.MetadataValue.timestamp(newest.updated_at)
+        facts["age_hours"] = round(hours(newest.age), 2)
+    if newest.future:
+        facts["updated_in_the_future"] = newest.future
+    return facts
 
 
 def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, target: Target) -> dict[str, Any]:

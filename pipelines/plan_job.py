@@ -42,7 +42,7 @@ def plan_asset(sync: Sync) -> dg.AssetsDefinition:
             current.store.prune_plans(sync.name)
             with current.store.temporary(push.run_id) as folder:
                 # What a warehouse answered is not kept: no push reads it.
-                manifest = read_profiles(
+                extraction = read_profiles(
                     sync,
                     current,
                     destination=folder / "profiles",
@@ -55,7 +55,7 @@ def plan_asset(sync: Sync) -> dg.AssetsDefinition:
                     plan = make_plan(
                         engine,
                         push,
-                        manifest,
+                        extraction.manifest,
                         declared=declared,
                         notes=notes,
                         now=datetime.now(push.run_started_at.tzinfo),

@@ -69,6 +69,12 @@ def _type_problems(mapping: SyncMapping, schema: pa.Schema) -> Iterator[tuple[tu
             problem = _attribute_problem(attribute, _value_type(schema.field(attribute.column).type))
             if problem:
                 yield ("accounts", kind.value, "attributes", name), problem
+    if mapping.updated_at and mapping.source.max_age and not may_be_time(schema.field(mapping.updated_at).type):
+        yield (
+            ("source", "max_age"),
+            f"column {mapping.updated_at!r} is {schema.field(mapping.updated_at).type}; "
+            "an age is told by a timestamp, a date or text such as 2026-11-20T02:00:00Z",
+        )
     if mapping.updated_at and not _can_order(_value_type(schema.field(mapping.updated_at).type)):
         yield (
             ("updated_at",),
@@ -128,6 +134,12 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def may_be_time(kind: pa.DataType) -> bool:
+    """Whether the column is a timestamp, a date, or text that may be one."""
+    value = _value_type(kind)
+    return bool(_is_text(value) or pa.types.is_timestamp(value) or pa.types.is_date(value))
 
 
 def _can_order(kind: pa.DataType) -> bool:

@@ -55,7 +55,7 @@ WITHOUT_DAGSTER = tuple(
     f"pipelines.{name}"
     for name in ("accounts", "acknowledged", "engine", "errors", "extraction", "failed_rows", "frames", "preflight",
                  "push", "read_back", "reasons", "store", "summary", "target", "values", "yaml_lines", "sample_*",
-                 "app_lock", "cancellation", "changes", "live_bar", "push_calls", "push_progress", "refusal_memory",
+                 "app_lock", "cancellation", "changes", "freshness", "live_bar", "push_calls", "push_progress", "refusal_memory",
                  "refusals", "tally", "guards", "frame_sets", "plan", "adopt", "verify")
 )  # fmt: skip
 
@@ -184,6 +184,13 @@ PLANTED = [
     ("connectors.profiles.parquet", f"from {PUSH}.errors import Reason", f"imports {PUSH}.errors"),
     ("connectors.profiles.parquet", "from pipelines.store import Store", "imports pipelines.store"),
     ("connectors.profiles.parquet", "from dagster import asset", "imports dagster"),
+    ("connectors.profiles.drops", "import dagster as dg", "imports dagster"),
+    ("connectors.profiles.partitions", "import duckdb", "imports duckdb"),
+    ("connectors.profiles.files", "from pipelines.mapping import Source", "imports pipelines.mapping"),
+    ("connectors.profiles.footers", "import ibis", "imports ibis"),
+    ("pipelines.freshness", "import dagster", "imports dagster"),
+    ("pipelines.triggers", "from pipelines.definitions import SHARED", "imports pipelines.definitions"),
+    ("pipelines.source_options", "import duckdb", "imports duckdb"),
     ("connectors.profiles.parquet", "from . import errors", "imports by a relative path"),
     ("pipelines.frames", "import dagster", "imports dagster"),
     ("pipelines.frames", "import duckdb", "imports duckdb"),
