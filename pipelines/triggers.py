@@ -22,7 +22,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.extraction import require_variables, wanted_partition
 from pipelines.mapping import SyncMapping
 from pipelines.resources import push_pool
-from pipelines.runs import UNFINISHED, active_run
+from pipelines.runs import PARTITION, UNFINISHED, active_run
 from pipelines.sharing import put_limit_in_force
 from pipelines.source_options import OnNewFiles
 from pipelines.yaml_lines import locate
@@ -92,11 +92,16 @@ def _new_files(sync: Sync, rule: OnNewFiles, clock: Callable[[], float]) -> dg.S
             # Not taken: the run may have read the files before this drop was whole.
             return dg.SkipReason(f"new files; run {active} of {sync.name} is still active")
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=seen.key)],
+            run_requests=[dg.RunRequest(run_key=seen.key, tags=_pinned(choice.partition))],
             cursor=seen.watched.to_text(),
         )
 
     return new_files
+
+
+def _pinned(partition: str | None) -> dict[str, str]:
+    """The run reads the partition that was found complete, though a newer one may be begun before it starts."""
+    return {PARTITION: partition} if partition else {}
 
 
 def _how_it_went(instance: dg.DagsterInstance, sync: Sync, watched: Watched) -> str:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -77,12 +79,17 @@ def choose(
 
 def folder_values(path: str, *, below: str = "/") -> Values:
     """The `key=value` folders that `path` lies in; of one key that stands twice, the innermost."""
+    return _values_of_folder(path.rpartition("/")[0] or "/", below)
+
+
+@lru_cache(maxsize=4096)  # many files share a folder, and a sensor asks every minute
+def _values_of_folder(folder: str, below: str) -> Values:
     values: dict[str, str | None] = {}
-    for part in Path(path).parent.relative_to(below).parts:
+    for part in Path(folder).relative_to(below).parts:
         key, sign, value = part.partition("=")
         if key and sign:
             values[unquote(key)] = None if value == NULL_FOLDER else unquote(value)
-    return values
+    return MappingProxyType(values)
 
 
 def parsed_name(text: str) -> Values:
@@ -111,9 +118,7 @@ def _hint(there: Sequence[str], keys: Sequence[str]) -> str:
 
 def _keys(files: Sequence[FoundFile], named: Sequence[str]) -> tuple[str, ...]:
     """The keys that tell the newest partition, which every file must have in its path below the source's root."""
-    found: dict[str, None] = {}
-    for file in files:
-        found |= dict.fromkeys(_below_root(file))
+    found = dict.fromkeys(key for file in files for key in _below_root(file))
     if not named and len(found) > 1:
         raise SourcePartitionError(
             f"The source has partitions by {' and '.join(found)}. Say which tell the newest, "
@@ -191,7 +196,12 @@ def _below_root(file: FoundFile) -> Values:
 
 
 def _label(values: Values, keys: Sequence[str]) -> str:
-    return "/".join(f"{key}={NULL_FOLDER if values[key] is None else values[key]}" for key in keys)
+    return "/".join(f"{_escaped(key)}={_escaped(values[key])}" for key in keys)
+
+
+def _escaped(text: str | None) -> str:
+    """As a folder's name, but for characters that need no escape."""
+    return NULL_FOLDER if text is None else text.replace("%", "%25").replace("/", "%2F")
 
 
 def _parted(columns: Sequence[str], files: Sequence[FoundFile]) -> tuple[list[str], list[str]]:
@@ -199,7 +209,8 @@ def _parted(columns: Sequence[str], files: Sequence[FoundFile]) -> tuple[list[st
     if not files or not set(columns) & set(folder_values(files[0].path)):
         return list(columns), []
     inside, above = column_names(files[0].path), folder_values(files[0].path)
-    folders = [name for name in dict.fromkeys(columns) if name in above and name not in inside]
+    known = {name.casefold() for name in inside}  # the engine tells no upper from lower case
+    folders = [name for name in dict.fromkeys(columns) if name in above and name.casefold() not in known]
     return [name for name in columns if name not in folders], folders
 
 

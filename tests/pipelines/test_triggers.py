@@ -15,7 +15,7 @@ from pipelines.assets import Sync
 from pipelines.attribute_sync import build_definitions
 from pipelines.definitions import SHARED
 from pipelines.mapping import mapping_from
-from pipelines.runs import BEGAN, process_tags
+from pipelines.runs import BEGAN, PARTITION, process_tags
 from pipelines.triggers import misfits
 from tests.project import Project
 from tests.running import example_attributes, make_sync, write_profiles
@@ -57,6 +57,7 @@ class Watcher:
         self.job = dg.Definitions.merge(build_definitions(sync), SHARED).resolve_job_def(sync.name)
         self.cursor: str | None = None
         self.skipped = ""
+        self.tags: Mapping[str, str] = {}
 
     def tick(self, *, minutes: float = 1) -> list[str]:
         """The run keys that were asked for; runs are recorded as the daemon would, but none is executed."""
@@ -65,7 +66,9 @@ class Watcher:
             data = self.sensor.evaluate_tick(context)
         self.cursor, self.skipped = data.cursor, str(data.skip_message or "")
         keys = [str(request.run_key) for request in data.run_requests or []]
-        assert all(request.asset_selection is None for request in data.run_requests or [])  # the whole job
+        for request in data.run_requests or []:
+            assert request.asset_selection is None, "the whole job"
+            self.tags = request.tags
         return keys
 
     def start(self, key: str = "", *, status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> dg.DagsterRun:
@@ -175,6 +178,7 @@ def test_only_the_newest_partition_is_watched(tmp_path: Path, instance: dg.Dagst
     assert "passed over dt=2026-11-21: no _SUCCESS" in watcher.skipped
     (tmp_path / "lake/dt=2026-11-21/_SUCCESS").touch()
     assert len(watcher.tick()) == 1
+    assert watcher.tags[PARTITION] == "dt=2026-11-21", "though a newer one may be begun before the run starts"
 
 
 def test_a_variable_that_is_not_set_is_told_with_its_line(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -143,6 +143,14 @@ def test_a_partition_that_is_not_there_is_told_with_those_that_are() -> None:
         chosen("dt=1/a.parquet", wanted=Wanted(name="day=1"))
 
 
+def test_the_newests_name_leads_back_to_it() -> None:
+    paths = ("place=上海%2F浦东/a.parquet", "place=100%25/a.parquet")
+    for path in paths:
+        found = chosen(path, wanted=LATEST)
+        assert found.partition is not None
+        assert names(chosen(*paths, wanted=Wanted(name=found.partition))) == [f"/lake/{path}"]
+
+
 @pytest.mark.parametrize("name", ["2026-11-20", "", "dt=1/x", "/", "=1"])
 def test_what_is_no_partitions_name_is_refused(name: str) -> None:
     with pytest.raises(SourcePartitionError, match="names no partition; write for example dt=2026-11-20"):
@@ -190,6 +198,12 @@ def test_a_files_own_column_goes_before_a_folder_of_its_name(tmp_path: Path) -> 
     manifest = read(tmp_path, "user", "city")
     assert manifest.folder_columns is None
     assert manifest.schema.field("city").type == pa.string()
+
+
+def test_a_folder_whose_name_differs_by_case_alone_is_no_column_beside_the_files_own(tmp_path: Path) -> None:
+    written(tmp_path, "City=7/a.parquet", city=["Bonn"])
+    with pytest.raises(SourceColumnError, match=r"no column 'City' \(nearest: city\)"):
+        read(tmp_path, "user", "City")
 
 
 def test_a_folder_that_only_some_files_lie_in_is_no_column(tmp_path: Path) -> None:
