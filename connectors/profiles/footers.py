@@ -44,7 +44,7 @@ def _greatest(footer: pq.FileMetaData, column: str) -> Iterator[datetime]:
         found = chunk.statistics
         if found is not None and found.has_null_count and found.null_count == group.num_rows:
             continue
-        if found is None or not found.has_min_max or not isinstance(found.max, date):  # of which a datetime is one
+        if found is None or not isinstance(found.max, date):  # of which a datetime is one
             raise _UnknownError
         yield _in_utc(found.max)
 

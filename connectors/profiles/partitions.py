@@ -179,12 +179,11 @@ def _newest_first(
 
 def _has_success(files: Sequence[FoundFile], keys: Sequence[str], success_ns: Callable[[str], int | None]) -> bool:
     """Whether a `_SUCCESS` stands beside each file, or above it within the partition."""
-    covered: dict[str, bool] = {}
-    for file in files:
-        inside = [folder for folder in file.place.folders if _keeps(folder, file.place.root, keys)]
-        if inside and inside[0] not in covered:
-            covered[inside[0]] = any(success_ns(folder) is not None for folder in inside)
-    return all(covered.values())
+    one_per_folder = {file.path.rpartition("/")[0]: file.place for file in files}
+    return all(
+        any(success_ns(folder) is not None for folder in place.folders if _keeps(folder, place.root, keys))
+        for place in one_per_folder.values()
+    )
 
 
 def _keeps(folder: str, root: str, keys: Sequence[str]) -> bool:
