@@ -26,7 +26,7 @@ KEY, CONTENT = "__key", "__content"  # of an account, of a profile; as the state
 HASH_VERSION = ENGINE_VERSION
 _PROFILE_BITS, _STATE_BIT = 3, 1  # a profile's digest ends in binary 10, the same digest in the state in 11
 _PAIR = 2
-MOST_OPEN = 0.25  # above this fraction of all profiles, open ones are not copied but read again where they lie
+MOST_OPEN = 0.25  # above this fraction of acknowledged accounts, open profiles are not copied but read where they lie
 
 
 @dataclass(frozen=True, slots=True)
