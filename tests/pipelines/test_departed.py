@@ -133,6 +133,9 @@ def test_a_removal_that_fails_is_told_without_a_source_and_tried_again(tmp_path:
     assert (row["account"], row["stage"], row["column"], row["attribute"]) == ("用户-17", "remove", "user_id", None)
     assert (row["source_file"], row["source_row"]) == (None, None)
     assert "No profile has the account any more" in row["explanation"]
+    page = ran.result.asset_value(ran.sync.key("failure_report")).path.read_text(encoding="utf-8")
+    told = [page, text_of(ran), *(str(event) for event in ran.result.all_events)]
+    assert not [text for text in told if "用户" in text], "failed rows alone name accounts"
     app.faults.clear()
     again = night(tmp_path, range(15))
     assert again.pushed.tallies[USER].acknowledged == 1

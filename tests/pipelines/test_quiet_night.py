@@ -9,7 +9,8 @@ import pytest
 
 from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.protocol import AccountType, Command
-from pipelines import folding
+from pipelines import acknowledged, folding
+from pipelines.narrow import CONTENT
 from pipelines.sample_profiles import write_sample_profiles
 from tests.running import Ran, example_attributes, make_sync, run, write_profiles
 
@@ -108,9 +109,7 @@ def test_a_state_that_changed_for_nothing_would_be_seen(
 
     def without_digests(*given: Any, **named: Any) -> Any:
         rows = original(*given, **named)
-        return rows.mutate(**{folding.CONTENT: rows[folding.CONTENT].nullif(rows[folding.CONTENT])})
-
-    from pipelines import acknowledged
+        return rows.mutate(**{CONTENT: rows[CONTENT].nullif(rows[CONTENT])})
 
     monkeypatch.setattr(acknowledged, "touched", without_digests)
     small = written_with(tmp_path, app, monkeypatch, clean=400, flawed=0)
