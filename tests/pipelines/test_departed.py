@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,8 @@ ACCOUNTS: dict[str, Any] = {
     "user_id": {"column": "user_id", "attributes": {"city": "city", "level": "level"}},
     "registration_id": {"column": "device_id", "attributes": {"device_city": "city"}},
 }
+
+USERS_ALONE = {"user_id": ACCOUNTS["user_id"]}
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def night(
     **attributes: Any,
 ) -> Ran:
     write(folder, users, without_devices=without_devices)
-    whole = {"source": {"parquet": "profiles.parquet"}, "accounts": ACCOUNTS, "departed": departed, **attributes}
+    whole = {"source": {"parquet": "profiles.parquet"}, "accounts": ACCOUNTS, "departed": departed} | attributes
     return run(make_sync(folder, whole), suffix=suffix, tags=tags, config=config)
 
 
@@ -158,6 +161,17 @@ def test_who_departed_from_the_app_as_well_is_told_once_and_not_tried_for_ever(t
     assert (again.failed_rows, again.metadata("user_id_attributes")["departed"]) == ([], 0)
     found = verify(tmp_path, range(15))
     assert (found.acknowledged, found.read, found.matching) == (17, 17, 17)
+
+
+def test_without_that_rule_it_would_be_tried_for_ever(
+    tmp_path: Path, app: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acknowledged, "unknown_departed", lambda *_, **__: np.empty(0, dtype=np.int64))
+    assert night(tmp_path, range(20)).succeeded
+    app.forget("用户-18")
+    for _ in range(2):
+        ran = night(tmp_path, range(19, 20), without_devices=True, accounts=USERS_ALONE)
+        assert [(row["account"], row["reason"]) for row in ran.failed_rows] == [("用户-18", "account_unknown")]
 
 
 def test_an_unknown_account_that_a_profile_has_is_tried_every_night(tmp_path: Path, app: Emulator) -> None:
