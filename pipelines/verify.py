@@ -92,7 +92,7 @@ def verify(
         beside = opened.enter_context(whole_file(path))
         writer = opened.enter_context(pq.ParquetWriter(beside, SCHEMA))
         for kind in counts:
-            drawn = None if everyone else -(-SAMPLE_ACCOUNTS * counts[kind] // sum(counts.values()))
+            drawn = None if everyone else max(1, SAMPLE_ACCOUNTS * counts[kind] // sum(counts.values()))
             file = _expected_file(push, engine, kind, folder=folder, drawn=drawn)
             for expected in _chunks(file):
                 found = _read_patiently(client, expected, pacer=pacer, wait=wait)
