@@ -7,52 +7,69 @@ import ibis
 import ibis.expr.types as ir
 
 from connectors.tencent_push.protocol import AccountType
-from pipelines import accounts
 from pipelines.accounts import Status
 from pipelines.mapping import AccountMapping, NullPolicy, SyncMapping
-from pipelines.narrow import CONTENT, content, open_column
+from pipelines.narrow import CONTENT, account_column, content, open_column, status_column
 from pipelines.source_rows import FILE, ROW
 from pipelines.values import ValueExpressions, value_expressions
 
 KNOWN_CONTENT = "known_content"
+IS_SETTLED = "__is_settled"
+# Beside the source's columns, whose names are the source's own.
+_ACCOUNT, _KNOWN, _KNOWN_ACCOUNT = "__account", "__known_", "__known_account"
+_UNCERTAIN, _KNOWN_CONTENT = "__uncertain", "__known_content"
 
 
-def newest(rows: ir.Table, superseded: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
+def newest(rows: ir.Table, superseded: ir.Table, kind: AccountType) -> ir.Table:
     """The one profile of every account among the open `rows`."""
-    is_candidate = accounts.status(rows, mapping, kind) == Status.CANDIDATE.value
+    is_candidate = rows[status_column(kind)] == Status.CANDIDATE.value
     return rows.filter(rows[open_column(kind)] & is_candidate).anti_join(superseded, [FILE, ROW])
 
 
-def compared(profiles: ir.Table, mapping: SyncMapping, kind: AccountType, *, known: ir.Table | None) -> ir.Table:
-    """One row per account: values, what is reported about them, and which differ from what is acknowledged."""
+def beside_known(profiles: ir.Table, mapping: SyncMapping, kind: AccountType, *, known: ir.Table | None) -> ir.Table:
+    """`profiles` with their account, their digest and what is known of the account, in columns of our own.
+
+    `IS_SETTLED` tells, never null, that the digest is the one that was acknowledged as a whole.
+    """
     mine = mapping.account_types()[kind]
-    columns: dict[str, ir.Value] = {
-        FILE: profiles[FILE],
-        ROW: profiles[ROW],
-        "account": accounts.account_text(profiles, mine.column),
-    }
+    columns = {_ACCOUNT: profiles[account_column(kind)], CONTENT: content(profiles, mapping, kind)}
+    joined = _with_known(profiles.mutate(**columns), mine, known)
+    return joined.mutate(**{IS_SETTLED: (joined[CONTENT] == joined[_KNOWN_CONTENT]).fill_null(False)})
+
+
+def compared(beside: ir.Table, mapping: SyncMapping, kind: AccountType, *, is_first: bool) -> ir.Table:
+    """One row per account of beside_known(): values, what is reported about them, and which differ.
+
+    `is_first`: nothing is known. `is_note` tells of accounts that do not change or have something to report.
+    """
+    mine = mapping.account_types()[kind]
+    columns: dict[str, ir.Value] = {FILE: beside[FILE], ROW: beside[ROW], "account": beside[_ACCOUNT]}
     for number, attribute in enumerate(mine.attributes.values()):
-        columns |= _value_columns(number, value_expressions(profiles[attribute.column], attribute))
-    columns[CONTENT] = content(profiles, mapping, kind)
-    values = profiles.select(**columns)
-    joined = _with_known(values, mine, known)
-    changed = [ibis.ifelse(_differs(joined, number, name), name, None) for number, name in enumerate(mine.attributes)]
-    removed = [
-        ibis.ifelse(_is_to_remove(joined, number, name), name, None)
+        columns |= _value_columns(number, value_expressions(beside[attribute.column], attribute))
+        columns[f"known_{number}"] = beside[f"{_KNOWN}{number}"]
+    columns |= {"uncertain": beside[_UNCERTAIN], KNOWN_CONTENT: beside[_KNOWN_CONTENT], CONTENT: beside[CONTENT]}
+    values = beside.select(**columns)
+    differs = [_differs(values, number, name) for number, name in enumerate(mine.attributes)]
+    to_remove = {
+        name: _is_to_remove(values, number, name)
         for number, (name, attribute) in enumerate(mine.attributes.items())
         if attribute.null is NullPolicy.REMOVE
-    ]
-    kept = [name for name in values.columns if not name.startswith("absent_") and name != CONTENT]
-    result = joined.select(
-        *kept,
+    }
+    is_change = ibis.or_(*differs, *to_remove.values())
+    nothing_there = ibis.and_(*(values[f"absent_{number}"] for number in range(len(mine.attributes))))
+    return values.select(
+        *(name for name in values.columns if not name.startswith(("absent_", "known_", "uncertain", CONTENT))),
         # A digest tells nothing of a profile with something to report: that is looked at every night.
-        ibis.ifelse(is_reported(joined, mine), ibis.null("uint64"), joined[CONTENT]).name(CONTENT),
-        joined[KNOWN_CONTENT],
-        is_uncertain=joined.uncertain.length().fill_null(0) > 0,
-        changed=_names(changed),
-        removed=_names(removed),
+        ibis.ifelse(is_reported(values, mine), ibis.null("uint64"), values[CONTENT]).name(CONTENT),
+        values[KNOWN_CONTENT],
+        is_uncertain=values.uncertain.length().fill_null(0) > 0,
+        changed=_names([ibis.ifelse(each, name, None) for each, name in zip(differs, mine.attributes, strict=True)]),
+        removed=_names([ibis.ifelse(each, name, None) for name, each in to_remove.items()]),
+        # Told without the lists, which are dear where only this is asked for.
+        is_change=is_change,
+        # Without a value and without a report there was nothing there, which is cheaper to see.
+        is_note=is_reported(values, mine) | (nothing_there if is_first else ~is_change),
     )
-    return result.mutate(is_change=(result.changed.length() > 0) | (result.removed.length() > 0))
 
 
 def is_reported(rows: ir.Table, mine: AccountMapping) -> ir.BooleanValue:
@@ -69,19 +86,20 @@ def _value_columns(number: int, expressions: ValueExpressions) -> dict[str, ir.V
     }
 
 
-def _with_known(values: ir.Table, mine: AccountMapping, known: ir.Table | None) -> ir.Table:
-    """`values` with `known_<n>` (the acknowledged value or null) and `uncertain` (names whose value is not known)."""
+def _with_known(profiles: ir.Table, mine: AccountMapping, known: ir.Table | None) -> ir.Table:
+    """`profiles` with the acknowledged value of every attribute, or null, and the names whose value is not known."""
     if known is None:
-        nothing = {f"known_{number}": ibis.null(str) for number in range(len(mine.attributes))}
-        own = {"uncertain": ibis.null("array<string>"), KNOWN_CONTENT: ibis.null("uint64")}
-        return values.mutate(**own, **nothing)
+        nothing = {f"{_KNOWN}{number}": ibis.null(str) for number in range(len(mine.attributes))}
+        return profiles.mutate(
+            **nothing, **{_UNCERTAIN: ibis.null("array<string>"), _KNOWN_CONTENT: ibis.null("uint64")}
+        )
     columns: dict[str, ir.Value] = {
-        f"known_{number}": known[name] if name in known.columns else ibis.null(str)
+        f"{_KNOWN}{number}": known[name] if name in known.columns else ibis.null(str)
         for number, name in enumerate(mine.attributes)
     }
-    columns[KNOWN_CONTENT] = known[CONTENT] if CONTENT in known.columns else ibis.null("uint64")
-    rows = known.select(known_account=known.account, uncertain=known.uncertain, **columns)
-    return values.left_join(rows, values.account == rows.known_account)
+    columns[_KNOWN_CONTENT] = known[CONTENT] if CONTENT in known.columns else ibis.null("uint64")
+    rows = known.select(**{_KNOWN_ACCOUNT: known.account, _UNCERTAIN: known.uncertain}, **columns)
+    return profiles.left_join(rows, profiles[_ACCOUNT] == rows[_KNOWN_ACCOUNT])
 
 
 def _is_uncertain(joined: ir.Table, name: str) -> ir.BooleanValue:

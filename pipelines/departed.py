@@ -8,30 +8,23 @@ import ibis
 import ibis.expr.types as ir
 
 from connectors.tencent_push.protocol import AccountType
-from pipelines import accounts
 from pipelines.accounts import Status
 from pipelines.engine import Engine
 from pipelines.errors import EmptySourceError
 from pipelines.mapping import AccountMapping, Departed, SyncMapping
-from pipelines.narrow import KEY, Narrowed, key_column, open_column, state_keys
+from pipelines.narrow import KEY, Narrowed, account_column, key_column, open_column, state_keys, status_column
 
 
-def departed(
-    engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountType, *, known: ir.Table | None
-) -> ir.Table | None:
+def departed(engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountType) -> ir.Table | None:
     """Account and `removed` of each, or None before anything was acknowledged. Told by key, then by the account."""
+    known = found.known[kind]
     if known is None:
         return None
     mine = mapping.account_types()[kind]
     rows = found.rows
-    is_named = rows[open_column(kind)] & (accounts.status(rows, mapping, kind) != Status.WITHOUT_ACCOUNT.value)
-    named = rows.filter(is_named).select(
-        named=accounts.account_text(rows, mine.column), named_key=rows[key_column(kind)]
-    )
+    is_named = rows[open_column(kind)] & (rows[status_column(kind)] != Status.WITHOUT_ACCOUNT.value)
+    named = rows.filter(is_named).select(named=rows[account_column(kind)], named_key=rows[key_column(kind)])
     keyed = known.mutate(**{KEY: state_keys(known)})
-    keys = found.open_keys.get(kind)
-    if keys is not None:  # accounts of settled profiles are not looked at
-        keyed = keyed.semi_join(keys, KEY)
     gone = keyed.anti_join(named, [keyed[KEY] == named.named_key, keyed.account == named.named])
     removed = [
         ibis.ifelse(gone[name].notnull() | gone.uncertain.contains(name).fill_null(False), name, ibis.null(str))

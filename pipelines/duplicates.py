@@ -4,11 +4,10 @@ import ibis
 import ibis.expr.types as ir
 
 from connectors.tencent_push.protocol import AccountType
-from pipelines import accounts
 from pipelines.accounts import Status
 from pipelines.engine import Engine
 from pipelines.mapping import SyncMapping
-from pipelines.narrow import key_column, open_column
+from pipelines.narrow import account_column, key_column, open_column, status_column
 from pipelines.source_rows import FILE, ROW
 from pipelines.values import orderable
 
@@ -31,8 +30,8 @@ def _crowded(rows: ir.Table, crowded: ir.Table, mapping: SyncMapping, kind: Acco
     columns: dict[str, ir.Value] = {
         FILE: among[FILE],
         ROW: among[ROW],
-        "account": accounts.account_text(among, mapping.account_types()[kind].column),
-        "status": accounts.status(among, mapping, kind),
+        "account": among[account_column(kind)],
+        "status": among[status_column(kind)],
     }
     if mapping.updated_at:
         columns["updated_at"] = orderable(among[mapping.updated_at])

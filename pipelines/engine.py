@@ -71,7 +71,7 @@ class Engine:
     def materialize(self, name: str, expression: ir.Table) -> ir.Table:
         """Computed once and kept in the database file, not in memory."""
         with _engine_errors(f"computing {name}"):
-            self._connection.execute(f"CREATE OR REPLACE TABLE {identifier(name)} AS {compiled(expression)}")
+            self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS {compiled(expression)}")
             return self._table(name)
 
     def write_parquet(self, expression: ir.Table, path: Path, *, metadata: Mapping[str, str] | None = None) -> int:

@@ -17,13 +17,22 @@ from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts
 from pipelines.accounts import INVALID_STATUSES, Status
-from pipelines.comparison import KNOWN_CONTENT, compared, is_reported, newest
+from pipelines.comparison import IS_SETTLED, KNOWN_CONTENT, beside_known, compared, newest
 from pipelines.departed import departed, require_accounts
 from pipelines.duplicates import superseded
 from pipelines.engine import Engine
 from pipelines.invalid_rows import count_found, invalid_rows, stop_on_policy, with_source
 from pipelines.mapping import Departed, SyncMapping
-from pipelines.narrow import CONTENT, Narrowed, account_key, is_missing, narrowed, open_column
+from pipelines.narrow import (
+    CONTENT,
+    Narrowed,
+    account_column,
+    account_key,
+    is_missing,
+    narrowed,
+    open_column,
+    status_column,
+)
 from pipelines.source_rows import FILE, ROW, file_table, numbered_profiles
 from pipelines.values import utf8_bytes
 
@@ -101,13 +110,10 @@ def compute_frames(
     `acknowledged` holds per account type what Tencent confirmed, or None on the first run. Raises ValuePolicyError
     for a value that is too long under `too_long: fail`; the invalid rows are written first.
     """
-    kinds = list(mapping.account_types())
     found = narrowed(engine, numbered_profiles(engine, manifest, mapping), mapping, acknowledged)
     irregular = engine.materialize("irregular", _irregular(found.rows, mapping))
-    older = {kind: superseded(engine, found.rows, mapping, kind) for kind in kinds}
-    rows = {kind: _compared(engine, found, older[kind], mapping, kind, known=acknowledged.get(kind)) for kind in kinds}
-    noted = {kind: engine.materialize(f"noted_{kind}", _noted(rows[kind], mapping, kind)) for kind in kinds}
-    gone = {kind: departed(engine, found, mapping, kind, known=acknowledged.get(kind)) for kind in kinds}
+    looks = {kind: _look(engine, found, mapping, kind) for kind in mapping.account_types()}
+    older, noted = ({kind: getattr(look, part) for kind, look in looks.items()} for part in ("older", "noted"))
     files = engine.register("source_files", file_table(manifest))
     invalid = engine.materialize("invalid_rows", invalid_rows(irregular, older, noted, mapping=mapping))
     path = folder / "invalid_rows.parquet"
@@ -116,16 +122,14 @@ def compute_frames(
     frames = tuple(
         _write_frame(
             engine,
-            rows[kind],
+            look,
             files,
-            kind=kind,
             mapping=mapping,
             path=folder / f"{kind}.parquet",
             metadata=metadata,
-            gone=gone[kind],
-            counted=_count(engine, found, irregular, older[kind], noted[kind], kind=kind, profiles=manifest.rows),
+            counted=_count(engine, found, irregular, look, profiles=manifest.rows),
         )
-        for kind in kinds
+        for kind, look in looks.items()
     )
     written = engine.parquet("written_invalid_rows", path)
     by_reason = engine.rows(written.group_by("reason").agg(rows=written.count()).order_by("reason"))
@@ -134,42 +138,57 @@ def compute_frames(
         invalid_rows=path,
         invalid_by_reason={row["reason"]: row["rows"] for row in by_reason},
         invalid_found=count_found(engine, irregular, older, noted, mapping=mapping, missing=found.missing),
-        learned={kind: _learned(noted[kind]) for kind in kinds},
+        learned={kind: _learned(noted[kind]) for kind in looks},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the open profiles of one account type are, as tables of the engine or expressions over them.
+
+    `older` are superseded, `beside` the newest beside what is known of them, `rows` those compared, `noted` the
+    compared ones that do not change or have something to report, `gone` the departed accounts.
+    """
+
+    kind: AccountType
+    older: ir.Table
+    beside: ir.Table
+    rows: ir.Table
+    noted: ir.Table
+    gone: ir.Table | None
+
+
+def _look(engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountType) -> _Look:
+    """A copy's rows are compared once and kept, without those that turn out settled; others are computed twice."""
+    older = superseded(engine, found.rows, mapping, kind)
+    beside = beside_known(newest(found.rows, older, kind), mapping, kind, known=found.known[kind])
+    is_first = found.known[kind] is None
+    if found.is_copy:
+        left = beside.filter(~beside[IS_SETTLED])
+        rows = engine.materialize(f"compared_{kind}", compared(left, mapping, kind, is_first=is_first))
+        noted = _noted(rows)
+    else:
+        rows = compared(beside, mapping, kind, is_first=is_first)
+        noted = engine.materialize(f"noted_{kind}", _noted(rows))
+    return _Look(kind, older, beside, rows, noted, departed(engine, found, mapping, kind))
 
 
 def _irregular(rows: ir.Table, mapping: SyncMapping) -> ir.Table:
     """Profiles with something to tell about their accounts: one account and status per account type."""
-    types = mapping.account_types()
     columns: dict[str, ir.Value] = {FILE: rows[FILE], ROW: rows[ROW]}
     is_open = []
-    for kind, mine in types.items():
+    for kind in mapping.account_types():
         columns[open_column(kind)] = rows[open_column(kind)]
-        columns[f"account_{kind}"] = accounts.account_text(rows, mine.column)
-        columns[f"status_{kind}"] = accounts.status(rows, mapping, kind)
+        columns[f"account_{kind}"] = rows[account_column(kind)]
+        columns[f"status_{kind}"] = rows[status_column(kind)]
         is_open.append(columns[open_column(kind)] & (columns[f"status_{kind}"] != Status.CANDIDATE.value))
     columns["is_missing"] = is_missing(rows, mapping)
     columns["is_claimed_by_both"] = accounts.is_claimed_by_both(rows, mapping)
     return rows.filter(ibis.or_(columns["is_missing"], *is_open)).select(**columns)
 
 
-def _compared(
-    engine: Engine, found: Narrowed, older: ir.Table, mapping: SyncMapping, kind: AccountType, *, known: ir.Table | None
-) -> ir.Table:
-    """Kept where that is cheaper than to compute it again: only the open profiles' part of the state is looked at."""
-    profiles = newest(found.rows, older, mapping, kind)
-    if not found.is_copy:
-        return compared(profiles, mapping, kind, known=known)
-    if known is not None:
-        column = accounts.account_text(profiles, mapping.account_types()[kind].column)
-        mine = profiles.select(mine=column)
-        known = engine.materialize(f"known_{kind}", known.semi_join(mine, known.account == mine.mine))
-    return engine.materialize(f"compared_{kind}", compared(profiles, mapping, kind, known=known))
-
-
-def _noted(rows: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
-    """Accounts that do not change, and all that have a value to report."""
-    return rows.filter(~rows.is_change | is_reported(rows, mapping.account_types()[kind])).drop("changed", "removed")
+def _noted(rows: ir.Table) -> ir.Table:
+    return rows.filter(rows.is_note).drop("changed", "removed", "is_note")
 
 
 def _learned(noted: ir.Table) -> ir.Table:
@@ -179,17 +198,9 @@ def _learned(noted: ir.Table) -> ir.Table:
     return rows.select("account", CONTENT)
 
 
-def _count(
-    engine: Engine,
-    found: Narrowed,
-    irregular: ir.Table,
-    older: ir.Table,
-    noted: ir.Table,
-    *,
-    kind: AccountType,
-    profiles: int,
-) -> dict[str, int]:
+def _count(engine: Engine, found: Narrowed, irregular: ir.Table, look: _Look, *, profiles: int) -> dict[str, int]:
     """Counts of the profiles that are no changes, each from its own place."""
+    kind, noted, beside = look.kind, look.noted, look.beside
     status = irregular[f"status_{kind}"]
     is_open = irregular[open_column(kind)]
     (counted,) = engine.rows(
@@ -198,30 +209,33 @@ def _count(
             invalid=(is_open & status.isin([each.value for each in INVALID_STATUSES])).sum(),
         )
     )
-    (gone,) = engine.rows(older.aggregate(superseded=older.count()))
+    (older,) = engine.rows(look.older.aggregate(superseded=look.older.count()))
     (same,) = engine.rows(noted.aggregate(unchanged=(~noted.is_change).sum()))
+    unchanged = found.settled[kind] + int(same["unchanged"] or 0)
+    if found.is_copy:
+        (settled,) = engine.rows(beside.aggregate(settled=beside[IS_SETTLED].sum()))
+        unchanged += int(settled["settled"] or 0)
     return {
         "profiles": profiles,
         "classified": found.settled[kind] + found.without[kind] + found.open[kind],
         "without_account": found.without[kind] + int(counted["without_account"] or 0),
         "invalid": int(counted["invalid"] or 0),
-        "superseded": int(gone["superseded"]),
-        "unchanged": found.settled[kind] + int(same["unchanged"] or 0),
+        "superseded": int(older["superseded"]),
+        "unchanged": unchanged,
     }
 
 
 def _write_frame(
     engine: Engine,
-    rows: ir.Table,
+    look: _Look,
     files: ir.Table,
     *,
-    kind: AccountType,
     mapping: SyncMapping,
     path: Path,
     metadata: Mapping[str, str],
     counted: Mapping[str, int],
-    gone: ir.Table | None,
 ) -> Frame:
+    kind, rows, gone = look.kind, look.rows, look.gone
     names = list(mapping.account_types()[kind].attributes)
     wanted = rows if mapping.frames == "all" else rows.filter(rows.is_change)
     joined = wanted.join(files, wanted[FILE] == files.number)

@@ -26,17 +26,17 @@ KEY, CONTENT = "__key", "__content"  # of an account, of a profile; as the state
 HASH_VERSION = ENGINE_VERSION
 _PROFILE_BITS, _STATE_BIT = 3, 1  # a profile's digest ends in binary 10, the same digest in the state in 11
 _PAIR = 2
-MOST_OPEN = 0.25  # above this fraction of all profiles, open ones are not copied but read again where they lie
+MOST_OPEN = 0.25  # above this fraction of acknowledged accounts, open profiles are not copied but read where they lie
 
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """What is left to look at: `rows` are profiles with `key_column(kind)` and `open_column(kind)` for each kind.
+    """What is left to look at: `rows` are profiles with the columns key, open, account and status of each kind.
 
     `open` and `missing` (without any account) are counted in `rows`. `settled` are profiles as they were when Tencent
-    had acknowledged everything of them, `without` those that have no account for sure. `open_keys` are those of open
-    profiles and of accounts that no profile has, where settled ones were set aside. `is_copy` tells whether `rows`
-    are a small table of their own, or all profiles.
+    had acknowledged everything of them, `without` those that have no account for sure. `known` is what the state says
+    of open profiles' accounts, and of accounts that no profile has. `is_copy` tells whether `rows` are a small table
+    of their own, or all profiles.
     """
 
     rows: ir.Table
@@ -45,7 +45,7 @@ class Narrowed:
     missing: int
     settled: Mapping[AccountType, int]
     without: Mapping[AccountType, int]
-    open_keys: Mapping[AccountType, ir.Table]
+    known: Mapping[AccountType, ir.Table | None]
 
 
 def key_column(kind: AccountType) -> str:
@@ -54,6 +54,14 @@ def key_column(kind: AccountType) -> str:
 
 def open_column(kind: AccountType) -> str:
     return f"__open_{kind}"
+
+
+def account_column(kind: AccountType) -> str:
+    return f"__account_{kind}"
+
+
+def status_column(kind: AccountType) -> str:
+    return f"__status_{kind}"
 
 
 def account_key(account: ir.StringValue) -> ir.IntegerValue:
@@ -85,21 +93,30 @@ def narrowed(
     keyed = profiles.mutate(**{key_column(kind): _key(profiles, mapping, kind) for kind in mapping.account_types()})
     states = {kind: known.get(kind) for kind in mapping.account_types()}
     if mapping.frames == "all" or not any(_has_contents(engine, state) for state in states.values()):
-        return _everything(engine, keyed, mapping)
+        return _everything(engine, keyed, mapping, states)
     groups = {kind: _groups(engine, keyed, mapping, kind, state=state) for kind, state in states.items()}
-    counted = {kind: _counted(engine, table) for kind, table in groups.items()}
-    open_keys = {kind: table.filter(table.is_open).select(KEY) for kind, table in groups.items()}
-    total = max(1, sum(each["profiles"] for each in counted.values()))
-    if sum(each["open"] for each in counted.values()) > MOST_OPEN * total:
-        return _everything(engine, keyed, mapping)
+    open_keys = {kind: table.filter(table[KEY].notnull()).select(KEY) for kind, table in groups.items()}
+    kept = {kind: _count(engine, state) for kind, state in states.items()}
+    if sum(_count(engine, keys) for keys in open_keys.values()) > MOST_OPEN * sum(kept.values()):
+        return _everything(engine, keyed, mapping, states)
+    looked_up = {kind: _known(engine, state, open_keys[kind], kind) for kind, state in states.items()}
     flagged = keyed.mutate(
         **{open_column(kind): keyed[key_column(kind)].isin(open_keys[kind][KEY]).fill_null(False) for kind in groups}
     )
     wanted = [flagged[open_column(kind)] for kind in groups]
     texts = {mine.column: accounts.account_text(profiles, mine.column) for mine in mapping.account_types().values()}
     maybe_missing = ibis.and_(*(accounts.may_be_blank(accounts.account_text(flagged, column)) for column in texts))
-    rows = engine.materialize("open_profiles", flagged.filter(ibis.or_(*wanted, maybe_missing)))
-    return _counted_rows(engine, rows, mapping, is_copy=True, aside=counted, open_keys=open_keys)
+    left = flagged.filter(ibis.or_(*wanted, maybe_missing))
+    rows = engine.materialize("open_profiles", _with_accounts(left, mapping))
+    return _counted_rows(
+        engine,
+        rows,
+        mapping,
+        known=looked_up,
+        is_copy=True,
+        settled={kind: kept[kind] - _count(engine, known) for kind, known in looked_up.items()},
+        without={kind: _count_without(engine, table) for kind, table in groups.items()},
+    )
 
 
 def state_keys(known: ir.Table) -> ir.IntegerValue:
@@ -113,10 +130,21 @@ def _has_contents(engine: Engine, state: ir.Table | None) -> bool:
     return bool(engine.rows(state.filter(state[CONTENT].notnull()).select(CONTENT).limit(1)))
 
 
-def _everything(engine: Engine, keyed: ir.Table, mapping: SyncMapping) -> Narrowed:
+def _everything(
+    engine: Engine, keyed: ir.Table, mapping: SyncMapping, states: Mapping[AccountType, ir.Table | None]
+) -> Narrowed:
     kinds = list(mapping.account_types())
     rows = keyed.mutate(**{open_column(kind): accounts.may_have_account(keyed, mapping, kind) for kind in kinds})
-    return _counted_rows(engine, rows, mapping, is_copy=False)
+    return _counted_rows(engine, _with_accounts(rows, mapping), mapping, known=states, is_copy=False)
+
+
+def _with_accounts(rows: ir.Table, mapping: SyncMapping) -> ir.Table:
+    """Told once: to look into accounts is dear."""
+    columns: dict[str, ir.Value] = {}
+    for kind, mine in mapping.account_types().items():
+        columns[account_column(kind)] = accounts.account_text(rows, mine.column)
+        columns[status_column(kind)] = accounts.status(rows, mapping, kind)
+    return rows.mutate(**columns)
 
 
 def _counted_rows(
@@ -124,11 +152,12 @@ def _counted_rows(
     rows: ir.Table,
     mapping: SyncMapping,
     *,
+    known: Mapping[AccountType, ir.Table | None],
     is_copy: bool,
-    aside: Mapping[AccountType, Mapping[str, int]] | None = None,
-    open_keys: Mapping[AccountType, ir.Table] | None = None,
+    settled: Mapping[AccountType, int] | None = None,
+    without: Mapping[AccountType, int] | None = None,
 ) -> Narrowed:
-    """`aside` are the counts of the groups, where profiles were set aside by them."""
+    """`settled` and `without` where such profiles were set aside."""
     kinds = list(mapping.account_types())
     sums = {kind.value: rows[open_column(kind)].sum() for kind in kinds}
     sums |= {f"not_{kind}": (~rows[open_column(kind)]).sum() for kind in kinds}
@@ -139,9 +168,9 @@ def _counted_rows(
         is_copy=is_copy,
         open={kind: counted[kind.value] for kind in kinds},
         missing=counted["missing"],
-        settled={kind: aside[kind]["settled"] if aside else 0 for kind in kinds},
-        without={kind: aside[kind]["without"] if aside else counted[f"not_{kind}"] for kind in kinds},
-        open_keys=open_keys or {},
+        settled=settled or dict.fromkeys(kinds, 0),
+        without=without or {kind: counted[f"not_{kind}"] for kind in kinds},
+        known=known,
     )
 
 
@@ -160,7 +189,7 @@ def _key(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Inte
 def _groups(
     engine: Engine, keyed: ir.Table, mapping: SyncMapping, kind: AccountType, *, state: ir.Table | None
 ) -> ir.Table:
-    """Open keys; settled ones and profiles without account are a row each that counts them.
+    """Open keys, and one row without a key for the profiles without account; what is settled is left out.
 
     A group of one profile and one account of the state whose digests are equal is settled. Both sides are told apart
     by the last bit, so that nothing else comes to a pair whose exclusive or is that bit.
@@ -172,26 +201,22 @@ def _groups(
         sides = sides.union(state.select(**{KEY: state_keys(state), CONTENT: marked}))
     grouped = sides.group_by(KEY).agg(members=sides.count(), both=sides[CONTENT].bit_xor())
     is_settled = (grouped.members == _PAIR) & (grouped.both == _STATE_BIT) & grouped[KEY].notnull()
-    told_apart = grouped.select(
-        ibis.ifelse(is_settled, ibis.null("uint64"), grouped[KEY]).name(KEY),
-        is_settled=is_settled,
-        members=grouped.members,
-    )
-    few = told_apart.group_by(KEY, "is_settled").agg(groups=told_apart.count(), members=told_apart.members.sum())
-    return engine.materialize(f"groups_{kind}", few.mutate(is_open=few[KEY].notnull()))
+    return engine.materialize(f"groups_{kind}", grouped.filter(~is_settled).select(KEY, "members"))
 
 
-def _counted(engine: Engine, groups: ir.Table) -> dict[str, int]:
-    is_without = ~groups.is_settled & ~groups.is_open
-    (found,) = engine.rows(
-        groups.aggregate(
-            settled=groups.groups.sum(where=groups.is_settled),
-            open=groups.groups.sum(where=groups.is_open),
-            without=groups.members.sum(where=is_without),
-            profiles=groups.members.sum(),
-        )
-    )
-    return {name: int(count or 0) for name, count in found.items()}
+def _known(engine: Engine, state: ir.Table | None, open_keys: ir.Table, kind: AccountType) -> ir.Table | None:
+    if state is None:
+        return None
+    return engine.materialize(f"known_{kind}", state.mutate(**{KEY: state_keys(state)}).semi_join(open_keys, KEY))
+
+
+def _count(engine: Engine, table: ir.Table | None) -> int:
+    return 0 if table is None else int(engine.rows(table.aggregate(rows=table.count()))[0]["rows"])
+
+
+def _count_without(engine: Engine, groups: ir.Table) -> int:
+    (found,) = engine.rows(groups.aggregate(profiles=groups.members.sum(where=groups[KEY].isnull())))
+    return int(found["profiles"] or 0)
 
 
 def _rules(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> str:

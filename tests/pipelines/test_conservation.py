@@ -14,7 +14,7 @@ from connectors.tencent_push.outcomes import Change, Outcome
 from pipelines import duplicates, failed_rows, frames, narrow
 from pipelines.changes import FrameChanges
 from pipelines.engine import Engine
-from pipelines.narrow import Narrowed
+from pipelines.narrow import KEY, Narrowed
 from pipelines.refusals import RefusalWriter
 from pipelines.sample_profiles import write_sample_profiles
 from pipelines.source_rows import FILE, ROW
@@ -77,22 +77,35 @@ def test_an_open_profile_lost_after_the_narrow_pass_fails_the_frames_check(
     assert not ran.checks()[FRAME_CHECK]
 
 
-def test_a_settled_profile_lost_by_the_narrow_pass_fails_the_frames_check(
-    run_small: Callable[[], Ran], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("part", "is_meant"),
+    [
+        ("_groups", lambda groups: groups.members > 2),  # an account with two profiles, taken for settled
+        ("_groups", lambda groups: groups[KEY].isnull()),  # the profiles without account
+        ("_known", lambda known: known[KEY].notnull()),  # an open account, taken for settled
+    ],
+)
+def test_what_the_narrow_pass_takes_for_settled_and_is_not_fails_the_frames_check(
+    part: str,
+    is_meant: Callable[[ir.Table], ir.BooleanValue],
+    run_small: Callable[[], Ran],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert run_small().succeeded
-    monkeypatch.setattr(narrow, "_groups", losing_a_member(narrow._groups))
+    original = getattr(narrow, part)
+
+    def lossy(*arguments: Any, **named: Any) -> ir.Table:
+        rows = original(*arguments, **named)
+        return (
+            rows.mutate(__number=ibis.row_number())
+            .anti_join(rows.mutate(__number=ibis.row_number()).filter(is_meant).limit(1), "__number")
+            .drop("__number")
+        )
+
+    monkeypatch.setattr(narrow, part, lossy)
     ran = run_small()
     assert not ran.succeeded
     assert not ran.checks()[FRAME_CHECK]
-
-
-def losing_a_member(original: Callable[..., ir.Table]) -> Callable[..., ir.Table]:
-    def lossy(*arguments: Any, **named: Any) -> ir.Table:
-        groups = original(*arguments, **named)
-        return groups.mutate(groups=ibis.ifelse(groups.is_settled, groups.groups - 1, groups.groups))
-
-    return lossy
 
 
 @pytest.mark.parametrize("reason", ["account_missing", "account_invalid", "account_too_long"])

@@ -186,6 +186,8 @@ def test_a_float_of_too_many_digits_is_too_long_like_any_text(engine: Engine, fo
     found = through_engine(engine, folder, pa.array([2e49, -2e49, 2e50, 1.7e308]), decimals=0)
     assert [each.reason for each in found] == [None, "value_too_long", "value_too_long", "value_too_long"]
     assert [each.value is None for each in found] == [False, True, True, True]
+    found = through_engine(engine, folder, pa.array([9e29, 9e33, -9e32, -9e33, 1e34]), decimals=15)
+    assert [each.reason for each in found] == [None, None, None, "value_too_long", "value_too_long"]
 
 
 def test_floats_of_less_width_are_exact_too(engine: Engine, folder: Path) -> None:
