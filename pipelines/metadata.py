@@ -67,6 +67,7 @@ def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, targe
         "unchanged": counts.unchanged,
         "changed": counts.changed,
         "departed": frame.departed,
+        "departed_to_remove": counts.departed,
         "set_calls": set_calls,
         "remove_calls": remove_calls,
         "seconds_at_the_quota": round(max(set_calls, remove_calls) / target.calls_per_second, 1),

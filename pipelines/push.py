@@ -243,7 +243,7 @@ class Push:
             acknowledged_since(work.engine, frame, acknowledged, frames.generations[kind]), exceptional
         )
         result.passed_over[kind], result.withheld[kind] = len(exceptions.acknowledged), exceptions.withheld.requests
-        result.planned[kind] = planned_calls(work.engine, frame, exceptions.withheld)
+        result.planned[kind] = planned_calls(work.engine, frame, exceptions)
         self._tell_withheld(exceptions.withheld.requests, kind)
         changes, ledger_file = FrameChanges(frame, exceptions), acknowledged.ledger_file(frames.run_id)
         teller = ProgressTeller(self.report, self.bar)

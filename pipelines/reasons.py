@@ -82,6 +82,12 @@ EXPLAINED: Mapping[Reason, Explained] = {
     ),
 }
 
+# Of accounts that are in no profile any more, after what was refused (`departed: remove`).
+DEPARTED_EXPLANATION = (
+    " No profile has the account any more, so its attributes were to be removed (`departed: remove`)."
+)
+DEPARTED_UNKNOWN_FIX = "Nothing to do: an account that Tencent does not know has no attributes; it is not tried again."
+
 _NEXT_RUN = "The next run sends it again by itself; if it stays, look at the network and the target's state."
 EXPLAINED_REFUSALS: Mapping[RefusalReason, Explained] = {
     reason: Explained(Severity.ERROR, explanation, fix)

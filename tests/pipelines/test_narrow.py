@@ -23,6 +23,7 @@ from pipelines.frames import compute_frames
 from pipelines.narrow import CONTENT
 from tests.pipelines.frame_cases import METADATA, Computed, Row, as_computed, expected, sync_of, write_source
 from tests.pipelines.ledger_cases import Call, write_ledger
+from tests.reference import Change
 
 SCHEMA = pa.schema(
     [
@@ -265,3 +266,64 @@ def test_an_empty_source_never_means_to_remove_everyone(nights: Nights) -> None:
         nights.compute([{"user": " "}], REMOVED)
     assert "u1" not in str(caught.value)
     assert nights.compute([], LEFT_BEHIND).frames.frames[0].departed == 40
+
+
+def is_named(row: Row, sync: Mapping[str, Any], kind: str) -> bool:
+    """Whether the profile has an account of the type, however wrong it is."""
+    types = sync["accounts"]
+    account = row[types[kind]["column"]]
+    if account is None or not account.strip():
+        return False
+    claims = {"user_id": account.startswith("u"), "registration_id": row["flag"] is True}
+    if types["user_id"]["column"] == types["registration_id"]["column"]:
+        return claims[kind] or not any(claims.values())
+    return kind == "user_id" or claims[kind]
+
+
+def departed_of(
+    rows: Sequence[Row], sync: Mapping[str, Any], kind: str, known: Mapping[str, Mapping[str, str]]
+) -> dict[str, Change]:
+    """By the plain rules: who is known and named by no row loses every attribute of the mapping that is known."""
+    mine = sync["accounts"][kind]
+    named = {row[mine["column"]] for row in rows if is_named(row, sync, kind)}
+    gone = {
+        account: Change({}, [name for name in mine["attributes"] if name in attributes])
+        for account, attributes in known.items()
+        if account not in named
+    }
+    return {account: change for account, change in gone.items() if change.remove}
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=_rows, nights=_nights, key_bits=st.sampled_from((0, 1, 64)), kept=st.lists(st.booleans(), min_size=7))
+def test_nights_in_a_row_clear_whom_the_plain_rules_miss(
+    engine: Engine, rows: list[Row], nights: Sequence[Any], key_bits: int, kept: list[bool]
+) -> None:
+    """In every second night some profiles are missing; they may come back in the next."""
+    known: dict[str, dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        share_keys(patch, key_bits)
+        patch.setattr(narrow, "MOST_OPEN", 1.0)
+        work = Nights(engine, Path(folder))
+        for number, (edits, sync) in enumerate(nights):
+            rows = edited(rows, edits)
+            tonight = [row for row, stays in zip(rows, kept, strict=False) if stays or number % 2 == 0]
+            try:
+                computed = work.compute(tonight, {**sync, "departed": "remove"})
+            except EmptySourceError:
+                computed = None
+            reference = expected(work.files, sync, acknowledged=known)
+            gone = {kind: departed_of(tonight, sync, kind, known) for kind in reference.counts}
+            left = {kind: counts.changed + counts.unchanged for kind, counts in reference.counts.items()}
+            if any(gone[kind] and not left[kind] for kind in gone):
+                assert computed is None
+                return
+            assert computed is not None
+            assert computed.changes == {kind: reference.changes[kind] | gone[kind] for kind in gone}
+            assert [frame.departed for frame in computed.frames.frames] == [len(each) for each in gone.values()]
+            assert all(frame.counts.is_conserved for frame in computed.frames.frames)
+            work.push(computed)
+            known = reference.attributes
+            for changes in gone.values():
+                for account, change in changes.items():
+                    known[account] = {n: v for n, v in known[account].items() if n not in change.remove}
