@@ -40,6 +40,7 @@ class Measured:
     database_mb: float = 0.0
     written: Mapping[str, int] = field(default_factory=dict)
     changes: Mapping[str, int] = field(default_factory=dict)
+    invalid_rows: int = 0
 
     @property
     def written_mb(self) -> float:
@@ -83,6 +84,7 @@ def measure(module: str, task: Task, *, python: Path | None = None, most_mb: flo
         ran.database_mb,
         ran.written,
         told.changes,
+        told.invalid_rows,
     )
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipelines.sample_profiles import write_sample_profiles
 from tests.benchmarks.transform.inputs import SEED, Inputs
 from tests.benchmarks.transform.measuring import Measured, StepError, measure, measure_command
 from tests.benchmarks.transform.task import Task
-from tests.benchmarks.transform.tools import PYTHON, Tool
+from tests.benchmarks.transform.tools import PYTHON, TOOLS, Tool
 from tests.project import Project
 
 FEW_ROWS = 1_000
@@ -158,16 +158,21 @@ def _tool_run(tool: Tool, task: Task, inputs: Inputs, settings: Settings) -> Mea
     return measure(f"{_OTHERS}.{tool.module}", task, python=PYTHON, most_mb=settings.most_mb)
 
 
-def require_agreement(ours: Ours, beside: Beside) -> None:
-    """Raises DisagreementError unless every tool that gave a result found as many changes as we did."""
+def require_agreement(ours: Ours, beside: Beside, *, tools: Iterable[Tool] = TOOLS) -> None:
+    """Raises DisagreementError unless every tool with a result found as many changes and invalid rows as we did."""
+    tells_nan = {tool.name: tool.tells_nan for tool in tools}
     for (name, step), runs in beside.items():
-        if not isinstance(runs, str):
-            require_equal(f"{name}, {step}", [ours[step][0].changes, *(run.changes for run in runs)])
+        if isinstance(runs, str):
+            continue
+        require_equal(f"{name}, {step}", [ours[step][0].changes, *(run.changes for run in runs)])
+        if tells_nan[name]:
+            invalid = [{"invalid rows": run.invalid_rows} for run in (ours[step][0], *runs)]
+            require_equal(f"{name}, {step}", invalid)
 
 
-def require_equal(what: str, changes: list[Mapping[str, int]]) -> None:
+def require_equal(what: str, changes: Sequence[Mapping[str, int]]) -> None:
     if any(dict(each) != dict(changes[0]) for each in changes):
-        raise DisagreementError(f"{what}: the numbers of changed accounts differ: {[dict(each) for each in changes]}")
+        raise DisagreementError(f"{what}: the numbers differ: {[dict(each) for each in changes]}")
 
 
 def peak_mb(beside: Beside, name: str) -> float:

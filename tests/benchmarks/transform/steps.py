@@ -70,7 +70,8 @@ def frames(task: Task, *, settings: Mapping[str, str] | None = None, is_handed_o
     with opened_engine(push) as engine:
         folder = push.store.frames(SYNC, push.run_id)
         found = compute_frame_set(engine, push, manifest, declared=declared, folder=folder, learns=True)
-    meter.tell({frame.account_type.value: frame.counts.changed for frame in found.frames})
+    changes = {frame.account_type.value: frame.counts.changed for frame in found.frames}
+    meter.tell(changes, invalid_rows=sum(found.invalid_by_reason.values()))
     if is_handed_on:
         task.folder.with_name(_FRAMES).write_bytes(pickle.dumps(found))
 

@@ -48,6 +48,7 @@ class Told:
     cpu_seconds: float
     peak_mb: float
     changes: Mapping[str, int] = field(default_factory=dict)
+    invalid_rows: int = 0
 
     @classmethod
     def from_json(cls, line: str) -> "Told":
@@ -60,10 +61,10 @@ class Meter:
     def __init__(self) -> None:
         self._began_at, self._cpu_seconds = time.perf_counter(), _cpu_seconds()
 
-    def tell(self, changes: Mapping[str, int] | None = None) -> None:
+    def tell(self, changes: Mapping[str, int] | None = None, *, invalid_rows: int = 0) -> None:
         """One line of JSON on standard output; the last that the process does."""
         seconds, cpu_seconds = time.perf_counter() - self._began_at, _cpu_seconds() - self._cpu_seconds
-        told = Told(seconds, cpu_seconds, memory_mb("self", "VmHWM"), dict(changes or {}))
+        told = Told(seconds, cpu_seconds, memory_mb("self", "VmHWM"), dict(changes or {}), invalid_rows)
         sys.stdout.write(json.dumps(asdict(told)) + "\n")
         sys.stdout.flush()
 

@@ -109,11 +109,11 @@ def test_every_process_has_its_own_memory_and_time(ours: Ours) -> None:
 
 def test_pandas_finds_the_same_changes(inputs: Inputs, ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.benchmarks.transform.running.PYTHON", Path(sys.executable))
-    for module in ("pandas_plain", "pandas_arrow"):
-        beside = measure_tool(Tool(module, module), inputs, SETTINGS, expected_mb=0)
+    for tool in (Tool("plain", "pandas_plain", tells_nan=False), Tool("Arrow", "pandas_arrow")):
+        beside = measure_tool(tool, inputs, SETTINGS, expected_mb=0)
         assert {len(runs) for runs in beside.values()} == {1}
-        assert peak_mb(beside, module) > 100
-        require_agreement(ours, beside)
+        assert peak_mb(beside, tool.name) > 100
+        require_agreement(ours, beside, tools=[tool])
 
 
 def test_the_others_rules_are_the_examples() -> None:
@@ -142,10 +142,13 @@ def test_a_night_with_other_changes_than_it_must_have_is_no_result(
 
 
 def test_a_tool_that_finds_other_changes_is_no_result(ours: Ours) -> None:
-    wrong = replace(ours[Step.FIRST][0], changes={"user_id": 1, "registration_id": 1})
-    require_agreement(ours, {("other", Step.FIRST): ours[Step.FIRST], ("other", Step.DELTA): "skipped"})
-    with pytest.raises(DisagreementError, match="other, first run"):
-        require_agreement(ours, {("other", Step.FIRST): [wrong]})
+    tools = [Tool("other", "other")]
+    (first,) = ours[Step.FIRST]
+    require_agreement(ours, {("other", Step.FIRST): [first], ("other", Step.DELTA): "skipped"}, tools=tools)
+    assert first.invalid_rows > 0
+    for wrong in (replace(first, changes={"user_id": 1, "registration_id": 1}), replace(first, invalid_rows=1)):
+        with pytest.raises(DisagreementError, match="other, first run"):
+            require_agreement(ours, {("other", Step.FIRST): [wrong]}, tools=tools)
 
 
 def test_a_tool_is_not_tried_where_it_would_need_too_much(inputs: Inputs) -> None:

@@ -16,14 +16,15 @@ _NAMED = ("matplotlib", "pandas", "polars", "pyarrow", "regex")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A way to do the same work, as a module of `others`."""
+    """A way to do the same work, as a module of `others`. Not all can tell NaN from null, which is not invalid."""
 
     name: str
     module: str
+    tells_nan: bool = True
 
 
 TOOLS = (
-    Tool("pandas, its own types", "pandas_plain"),
+    Tool("pandas, its own types", "pandas_plain", tells_nan=False),
     Tool("pandas, Arrow types", "pandas_arrow"),
     Tool("polars, lazy and streaming", "polars_lazy"),
 )
