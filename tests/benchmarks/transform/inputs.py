@@ -5,7 +5,7 @@
     <folder>/<rows>/made.json                  written last; while it stands, both are taken as they are
     <folder>/<rows>/project/                   a copy of the project, with its data folder
     <folder>/<rows>/folded/                    that data folder as the first run and its fold left it
-    <folder>/<rows>/few/                       another copy of the project, with next to nothing to do
+    <folder>/<rows>/few/                       next to no profiles
 
 Parquet files are linked and not copied: nothing in a data folder writes into one that is there.
 """
@@ -26,7 +26,9 @@ from tests.project import Project
 
 EDITED_EVERY = 50  # rows: 2 %
 SEED = 1
-_SOURCE_LINE = "parquet: data/sample_profiles/*.parquet"
+FEW_ROWS = 1_000
+SYNC, FEW = "example", "few"  # syncs of the copied project
+_SOURCE = "data/sample_profiles/*.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Inputs:
         """Makes what is not there yet."""
         made, facts = self.folder / "made.json", {"rows": self.rows, "seed": SEED, "edited_every": EDITED_EVERY}
         if not made.exists() or json.loads(made.read_bytes()) != facts:
+            made.unlink(missing_ok=True)
             write_sample_profiles(self.source, self.rows, SEED)
             _edit(self.source, self.edited)
             made.write_text(json.dumps(facts), encoding="utf-8")
@@ -63,21 +66,22 @@ class Inputs:
 
     def clear(self) -> None:
         """All but the profiles goes."""
-        for name in ("project", "few", "folded"):
+        for name in ("project", FEW, "folded"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def make_project(self, source: Path) -> Project:
-        """A copy of the project at `project`, whose example reads `source`."""
+    def make_project(self) -> Project:
+        """A copy of the project at `project`: its example reads the edited profiles, a second sync next to none."""
         project = Project.copy_to(self.project)
-        project.edit_yaml(_SOURCE_LINE, f"parquet: {json.dumps(str(source / '*.parquet'))}")
+        write_sample_profiles(self.folder / FEW, FEW_ROWS, SEED)
+        example = project.yaml.read_text(encoding="utf-8")
+        if _SOURCE not in example:
+            raise ValueError(f"the example's YAML has no {_SOURCE!r}")
+        for sync, source in ((SYNC, self.edited), (FEW, self.folder / FEW)):
+            folder = project.yaml.parents[1] / sync
+            folder.mkdir(exist_ok=True)
+            text = example.replace(_SOURCE, json.dumps(str(source / "*.parquet")))
+            (folder / project.yaml.name).write_text(text, encoding="utf-8")
         return project
-
-    def warm(self, source: Path) -> None:
-        """Reads the files, so that every measurement finds them in memory alike."""
-        for file in source.glob("*.parquet"):
-            with file.open("rb") as opened:
-                while opened.read(2**24):
-                    pass
 
     def keep_folded(self) -> None:
         """What the first run and its fold left is where each other night begins."""
@@ -95,6 +99,14 @@ class Inputs:
     @property
     def _folded(self) -> Path:
         return self.folder / "folded"
+
+
+def warm(source: Path) -> None:
+    """Reads the files, so that every measurement finds them in memory alike."""
+    for file in source.glob("*.parquet"):
+        with file.open("rb") as opened:
+            while opened.read(2**24):
+                pass
 
 
 def _link_tree(source: Path, destination: Path) -> None:

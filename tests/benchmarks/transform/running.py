@@ -11,14 +11,12 @@ from statistics import median
 import pyarrow.parquet as pq
 
 from pipelines.resources import MEMORY
-from pipelines.sample_profiles import write_sample_profiles
-from tests.benchmarks.transform.inputs import SEED, Inputs
+from tests.benchmarks.transform.inputs import FEW, FEW_ROWS, SYNC, Inputs, warm
 from tests.benchmarks.transform.measuring import Measured, StepError, measure, measure_command
 from tests.benchmarks.transform.task import Task
 from tests.benchmarks.transform.tools import PYTHON, TOOLS, Tool
 from tests.project import Project
 
-FEW_ROWS = 1_000
 _STEPS, _OTHERS = "tests.benchmarks.transform.steps", "tests.benchmarks.transform.others"
 
 
@@ -65,16 +63,16 @@ Beside = dict[tuple[str, Step], list[Measured] | str]  # a text says why there i
 def measure_ours(inputs: Inputs, settings: Settings) -> Ours:
     """Each repetition runs all steps, so that a slow minute of the machine is one run of each."""
     runs: Ours = {step: [] for step in Step}
-    few = _few_profiles(inputs, settings)
-    project = inputs.make_project(inputs.edited)
+    project = inputs.make_project()
+    plan_of(project, FEW, settings)  # so that its modules are compiled and its history is made
     for _ in range(settings.repeat):
         for step, measured in nights(inputs, settings):
             runs[step].append(measured)
         settings.tell(Step.PLAN)
         inputs.restore_folded()
-        runs[Step.PLAN].append(plan_of(project, settings))
+        runs[Step.PLAN].append(plan_of(project, SYNC, settings))
         settings.tell(Step.START)
-        runs[Step.START].append(plan_of(few, settings))
+        runs[Step.START].append(plan_of(project, FEW, settings))
     require_night(runs)
     return runs
 
@@ -82,7 +80,7 @@ def measure_ours(inputs: Inputs, settings: Settings) -> Ours:
 def nights(inputs: Inputs, settings: Settings) -> Iterator[tuple[Step, Measured]]:
     def step(step: Step, name: str, source: Path) -> tuple[Step, Measured]:
         settings.tell(step)
-        inputs.warm(source)
+        warm(source)
         return step, measure(_STEPS, Task(name, source, inputs.data, memory_limit=settings.memory_limit))
 
     inputs.forget()
@@ -106,25 +104,15 @@ def require_night(runs: Ours) -> None:
     require_equal(Step.PLAN, [runs[Step.DELTA][0].changes, runs[Step.PLAN][0].changes])
 
 
-def plan_of(project: Project, settings: Settings) -> Measured:
+def plan_of(project: Project, sync: str, settings: Settings) -> Measured:
     """Its changes are counted in the frames that it left."""
-    command = [sys.executable, "-m", "pipelines", "plan", "example"]
+    command = [sys.executable, "-m", "pipelines", "plan", sync]
     data = project.folder / "data"
     environ = {**project.environment(), MEMORY: settings.memory_limit}
     measured, _ = measure_command(command, folder=data, cwd=project.folder, environ=environ)
     frames = [Path(file) for file in measured.written if "plans" in Path(file).parts]
     rows = {file.stem: pq.read_metadata(file).num_rows for file in frames if file.stem != "invalid_rows"}
     return replace(measured, changes=rows)
-
-
-def _few_profiles(inputs: Inputs, settings: Settings) -> Project:
-    """A project with next to nothing to do, warmed: its modules compiled, its history made."""
-    folder = inputs.folder / "few"
-    shutil.rmtree(folder, ignore_errors=True)
-    project = Project.copy_to(folder)
-    write_sample_profiles(folder / "data/sample_profiles", FEW_ROWS, SEED)
-    plan_of(project, settings)
-    return project
 
 
 def measure_tool(tool: Tool, inputs: Inputs, settings: Settings, *, expected_mb: float) -> Beside:
@@ -154,7 +142,7 @@ def measure_tool(tool: Tool, inputs: Inputs, settings: Settings, *, expected_mb:
 
 
 def _tool_run(tool: Tool, task: Task, inputs: Inputs, settings: Settings) -> Measured:
-    inputs.warm(task.source)
+    warm(task.source)
     return measure(f"{_OTHERS}.{tool.module}", task, python=PYTHON, most_mb=settings.most_mb)
 
 

@@ -17,10 +17,10 @@ from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_
 from pipelines.mapping import mapping_from
 from pipelines.push import FrameSet, Push
 from pipelines.resources import DATA, MEMORY, environment_from
+from tests.benchmarks.transform.inputs import SYNC
 from tests.benchmarks.transform.task import Meter, Task
 from tests.running import EXAMPLE, example_attributes
 
-SYNC = "example"
 BATCH_ROWS = 100_000
 _FRAMES = "frames.pickle"  # what Dagster hands from step to step, it pickles too
 

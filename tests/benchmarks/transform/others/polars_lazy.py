@@ -36,7 +36,8 @@ def main() -> None:
     for kind in KINDS:
         candidates = profiles.with_columns(account_status(kind).alias("status"))
         valid = candidates.filter(pl.col("status") == VALID)
-        newest = valid.sort(ORDER, "source_row", nulls_last=False).unique(kind.column, keep="last")
+        narrow = valid.select("source_row", kind.column, ORDER).sort(ORDER, "source_row", nulls_last=False)
+        newest = valid.join(narrow.unique(kind.column, keep="last"), on="source_row", how="semi")
         values = with_values(newest, kind)
         notes += account_notes(candidates, valid, newest, kind)
         notes += value_notes(values, kind)
