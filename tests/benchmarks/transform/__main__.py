@@ -21,9 +21,9 @@ from tests.benchmarks.transform.running import (
     Ours,
     Settings,
     Step,
+    expected_mb,
     measure_ours,
     measure_tool,
-    peak_mb,
     require_agreement,
 )
 from tests.benchmarks.transform.tables import (
@@ -71,12 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _beside(inputs: Inputs, settings: Settings, smaller: dict[int, Beside]) -> Beside:
-    """The memory that a tool will need is estimated from the largest size so far that it came through."""
     found: Beside = {}
     for tool in TOOLS:
-        known = [(rows, peak_mb(runs, tool.name)) for rows, runs in smaller.items()]
-        rows, peak = max(((rows, peak) for rows, peak in known if peak), default=(1, 0.0))
-        found |= measure_tool(tool, inputs, settings, expected_mb=peak * inputs.rows / rows)
+        expected = expected_mb(smaller, tool.name, rows=inputs.rows)
+        found |= measure_tool(tool, inputs, settings, expected_mb=expected)
     return found
 
 

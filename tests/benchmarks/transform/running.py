@@ -163,6 +163,13 @@ def require_equal(what: str, changes: Sequence[Mapping[str, int]]) -> None:
         raise DisagreementError(f"{what}: the numbers differ: {[dict(each) for each in changes]}")
 
 
+def expected_mb(smaller: Mapping[int, Beside], name: str, *, rows: int) -> float:
+    """What the tool will need for `rows`, by the largest size so far that it came through; 0 where there is none."""
+    known = [(size, peak_mb(runs, name)) for size, runs in smaller.items()]
+    size, peak = max(((size, peak) for size, peak in known if peak), default=(1, 0.0))
+    return peak * rows / size
+
+
 def peak_mb(beside: Beside, name: str) -> float:
     """The largest median of the tool's steps; 0 where there is none."""
     runs = [runs for (tool, _), runs in beside.items() if tool == name and not isinstance(runs, str)]

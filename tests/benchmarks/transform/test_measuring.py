@@ -28,6 +28,7 @@ from tests.benchmarks.transform.running import (
     Ours,
     Settings,
     Step,
+    expected_mb,
     measure_tool,
     nights,
     peak_mb,
@@ -156,6 +157,16 @@ def test_a_tool_is_not_tried_where_it_would_need_too_much(inputs: Inputs) -> Non
     beside = measure_tool(Tool("huge", "no_such_module"), inputs, SETTINGS, expected_mb=20_480)
     assert beside["huge", Step.FIRST] == "skipped: an estimated 20 GiB, of 10"
     assert peak_mb(beside, "huge") == 0
+
+
+def test_what_a_tool_needs_is_expected_from_the_largest_size_that_it_came_through() -> None:
+    smaller: dict[int, Beside] = {
+        1_000_000: {("pandas", Step.FIRST): [run(1, peak_mb=500)], ("pandas", Step.DELTA): [run(1, peak_mb=700)]},
+        10_000_000: {("pandas", Step.FIRST): [run(1, peak_mb=6000)], ("pandas", Step.DELTA): "stopped"},
+        20_000_000: {("pandas", Step.FIRST): "stopped", ("pandas", Step.DELTA): "stopped"},
+    }
+    assert expected_mb(smaller, "pandas", rows=50_000_000) == 30_000
+    assert expected_mb(smaller, "polars", rows=50_000_000) == 0
 
 
 def test_what_takes_too_much_memory_is_stopped(tmp_path: Path) -> None:
