@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipelines.engine import Engine
 from pipelines.mapping import AttributeMapping
-from pipelines.values import value_expressions
+from pipelines.values import orderable, value_expressions
 from tests.pipelines.value_texts import ALIKE, CLUSTERS, CONTROL, TOO_LARGE, texts
 from tests.reference_values import sendable
 
@@ -247,3 +248,30 @@ def test_a_date_or_time_beyond_the_year_9999_is_invalid(engine: Engine, folder: 
 
 def test_a_column_of_nothing_but_nulls_is_absent(engine: Engine, folder: Path) -> None:
     assert through_engine(engine, folder, pa.nulls(2)) == [Value(None, None, None, True)] * 2
+
+
+# Order --------------------------------------------------------------------------------------------------------------
+
+LAST_DAY = 2**31 - 1  # as warehouses write `infinity`
+ORDERED = [
+    (pa.array([0.5, math.nan, math.inf, -math.inf, None], kind), [0.5, None, None, None, None])
+    for kind in (pa.float16(), pa.float32(), pa.float64())
+]
+ORDERED += [
+    (pa.array([0, 1, None], pa.int64()).cast(pa.timestamp(unit, zone)), [0, 1, None])
+    for unit in ("ms", "us", "ns")
+    for zone in (None, "UTC", "Asia/Shanghai")
+]
+ORDERED += [(pa.array([0, LAST_DAY, None], pa.int32()).cast(pa.date32()), [0, None, None])]
+
+
+@pytest.mark.parametrize(("column", "kept"), ORDERED, ids=lambda each: str(getattr(each, "type", "")))
+def test_what_ranks_profiles_is_kept_and_what_is_no_number_or_time_is_null(
+    engine: Engine, folder: Path, column: pa.Array, kept: list[Any]
+) -> None:
+    file = folder / "ordered.parquet"
+    pq.write_table(pa.table({"row": pa.array(range(len(column))), "value": column}), file)
+    table = engine.parquet("ordered", file)
+    found = table.select("row", value=orderable(table.value))
+    numbers = engine.rows(found.mutate(is_null=found.value.isnull(), rank=ibis.rank().over(order_by=found.value)))
+    assert [row["is_null"] for row in sorted(numbers, key=lambda row: row["row"])] == [each is None for each in kept]
