@@ -95,6 +95,11 @@ def read_profiles(sync: Sync, current: Environment, *, destination: Path, tell: 
     )
     files = len(manifest.files)
     tell(f"{manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}")
+    for missing in manifest.missing():
+        tell(
+            f"{missing.files:,} of {files:,} files have no column {missing.column!r}, the first of them "
+            f"{missing.first_file}: it is null in their {missing.rows:,} profiles"
+        )
     return manifest
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.reference_values import FailedByPolicyError, has_control_character, sendable
@@ -155,12 +156,19 @@ def _columns(accounts: Mapping[str, Any], sync: Mapping[str, Any]) -> list[str]:
 
 
 def _profiles(files: Sequence[Path | str], columns: list[str], updated_at: str | None) -> Iterator[_Profile]:
-    for file_number, file in enumerate(files):
+    """A column that a file lacks is null there; where a file's moments have no nanoseconds, nobody's have."""
+    schemas = [pq.read_schema(file) for file in files]
+    types = {schema.field(updated_at).type for schema in schemas if updated_at in schema.names}
+    units = {kind.unit for kind in types if pa.types.is_timestamp(kind)}
+    for file_number, (file, schema) in enumerate(zip(files, schemas, strict=True)):
         source_row = 0
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=10_000, columns=columns):
+        present = [column for column in columns if column in schema.names]
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=10_000, columns=present):
             for values in batch.to_pylist():
-                moment = values[updated_at] if updated_at else None
-                yield _Profile(values, file_number, str(file), source_row, moment)
+                moment = values.get(updated_at) if updated_at else None
+                if moment is not None and len(units) > 1 and hasattr(moment, "nanosecond"):
+                    moment = moment.floor("us").to_pydatetime()
+                yield _Profile(dict.fromkeys(columns) | values, file_number, str(file), source_row, moment)
                 source_row += 1
 
 
