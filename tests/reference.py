@@ -7,7 +7,7 @@ difference. Everything is held in memory; it is for some hundred thousand profil
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,9 @@ class _Place:
     account_type: str
     column: str
 
+    def facts(self) -> dict[str, str]:
+        return {"account": self.account, "account_type": self.account_type, "column": self.column}
+
 
 @dataclass(slots=True)
 class Change:
@@ -62,7 +65,7 @@ class Change:
 
 @dataclass(slots=True)
 class Counts:
-    """The conservation counts of one account type; profiles up to `changed`, of these the last two."""
+    """The conservation counts of one account type; profiles up to `changed`, and what the changed are."""
 
     profiles: int = 0
     without_account: int = 0
@@ -72,6 +75,7 @@ class Counts:
     changed: int = 0
     acknowledged: int = 0
     rejected: int = 0
+    departed: int = 0  # accounts among the changed that have no profile any more
 
 
 @dataclass(slots=True)
@@ -125,13 +129,19 @@ def expect(
     target = target or Target()
     before = {account: dict(attributes) for account, attributes in (acknowledged or {}).items()}
     expected = Expected(before, {t: {} for t in accounts}, [], {t: Counts() for t in accounts})
-    rivals = _classify(_profiles(files, _columns(accounts, sync), sync.get("updated_at")), accounts, expected)
+    source = _profiles(files, _columns(accounts, sync), sync.get("updated_at"))
+    rivals, named = _classify(source, accounts, expected)
     for account_type, mapping in accounts.items():
         for account, profiles in rivals[account_type].items():
             place = _Place(account, account_type, mapping["column"])
             winner = _newest(place, profiles, expected)
             change = _change(place, winner, mapping["attributes"], expected)
             _push(place, winner, change, target=target, expected=expected)
+        if sync.get("departed") == "remove":
+            for account, change in _departures(mapping, named[account_type], before):
+                expected.counts[account_type].departed += 1
+                place = _Place(account, account_type, mapping["column"])
+                _push(place, None, change, target=target, expected=expected)
     expected.attributes = {account: attributes for account, attributes in before.items() if attributes}
     return expected
 
@@ -177,9 +187,13 @@ def _profiles(files: Sequence[Path | str], columns: list[str], updated_at: str |
 
 def _classify(
     profiles: Iterator[_Profile], accounts: Mapping[str, Any], expected: Expected
-) -> dict[str, dict[str, list[_Profile]]]:
-    """The profiles that compete for each account, by account type; counts and reports all others."""
+) -> tuple[dict[str, dict[str, list[_Profile]]], dict[str, set[str]]]:
+    """By account type, the profiles that compete for each account, and the accounts that are named, also wrongly.
+
+    Counts and reports all other profiles.
+    """
     rivals: dict[str, dict[str, list[_Profile]]] = {account_type: {} for account_type in accounts}
+    named: dict[str, set[str]] = {account_type: set() for account_type in accounts}
     for profile in profiles:
         claims, problems = _claims(profile, accounts)
         expected.failed_rows += problems
@@ -188,11 +202,13 @@ def _classify(
             claim = claims[account_type]
             if claim.verdict == "without account":
                 counts.without_account += 1
-            elif claim.verdict == "invalid":
+                continue
+            named[account_type].add(_account_text(profile.values[accounts[account_type]["column"]]) or "")
+            if claim.verdict == "invalid":
                 counts.invalid += 1
             else:
                 rivals[account_type].setdefault(claim.account, []).append(profile)
-    return rivals
+    return rivals, named
 
 
 def _claims(profile: _Profile, accounts: Mapping[str, Any]) -> tuple[dict[str, _Claim], list[FailedRow]]:
@@ -210,7 +226,7 @@ def _claims(profile: _Profile, accounts: Mapping[str, Any]) -> tuple[dict[str, _
         reason = _account_problem(claim.account, account_type)
         if claim.verdict == "account" and reason:
             place = _Place(claim.account, account_type, accounts[account_type]["column"])
-            problems.append(_failed(profile, reason, **asdict(place)))
+            problems.append(_failed(profile, reason, **place.facts()))
             claims[account_type] = INVALID
     return claims, problems
 
@@ -243,7 +259,7 @@ def _claims_of_own_columns(
         else:
             claims[account_type] = INVALID
             place = _Place(text, account_type, mapping["column"])
-            problems.append(_failed(profile, "account_type_ambiguous", **asdict(place)))
+            problems.append(_failed(profile, "account_type_ambiguous", **place.facts()))
     claimed = [claim.account for claim in claims.values() if claim.verdict == "account"]
     if len(claimed) == 2 and claimed[0] == claimed[1]:
         column = ", ".join(mapping["column"] for mapping in accounts.values())
@@ -287,7 +303,7 @@ def _newest(place: _Place, profiles: Sequence[_Profile], expected: Expected) -> 
     for profile in profiles:
         if profile is not newest:
             expected.counts[place.account_type].superseded += 1
-            expected.failed_rows.append(_failed(profile, "superseded", **asdict(place), **NOTICE))
+            expected.failed_rows.append(_failed(profile, "superseded", **place.facts(), **NOTICE))
     return newest
 
 
@@ -307,7 +323,7 @@ def _change(place: _Place, winner: _Profile, attributes: Mapping[str, Any], expe
         too_long, decimals = attribute.get("too_long", "reject"), attribute.get("decimals")
         sent, problem = sendable(value, too_long=too_long, decimals=decimals)
         if problem:
-            about = {**asdict(place), "column": attribute["column"], "attribute": name}
+            about = {**place.facts(), "column": attribute["column"], "attribute": name}
             notice = NOTICE if sent is not None else {}
             expected.failed_rows.append(_failed(winner, **about, **problem, **notice))
         if sent is not None and acknowledged.get(name) != sent:
@@ -315,10 +331,18 @@ def _change(place: _Place, winner: _Profile, attributes: Mapping[str, Any], expe
     return change
 
 
+def _departures(mapping: Mapping[str, Any], named: set[str], acknowledged: Attributes) -> Iterator[tuple[str, Change]]:
+    """Accounts that hold attributes of the type and that no profile names any more, to lose these."""
+    for account, attributes in acknowledged.items():
+        held = [name for name in mapping["attributes"] if name in attributes]
+        if held and account not in named:
+            yield account, Change(remove=held)
+
+
 # Push ---------------------------------------------------------------------------------------------------------------
 
 
-def _push(place: _Place, winner: _Profile, change: Change, *, target: Target, expected: Expected) -> None:
+def _push(place: _Place, winner: _Profile | None, change: Change, *, target: Target, expected: Expected) -> None:
     """Set and removal are calls of their own, so that an unknown account may fail twice."""
     counts = expected.counts[place.account_type]
     stages = [stage for stage, content in (("push", change.set), ("remove", change.remove)) if content]
@@ -337,13 +361,15 @@ def _push(place: _Place, winner: _Profile, change: Change, *, target: Target, ex
     counts.rejected += 1
     refusal = {"outcome": "rejected", "error_code": UNKNOWN_ACCOUNT_CODE}
     for stage in stages:
-        expected.failed_rows.append(_failed(winner, "account_unknown", stage=stage, **asdict(place), **refusal))
+        expected.failed_rows.append(_failed(winner, "account_unknown", stage=stage, **place.facts(), **refusal))
 
 
-def _failed(profile: _Profile, reason: str, **known: Any) -> FailedRow:
+def _failed(profile: _Profile | None, reason: str, **known: Any) -> FailedRow:
     """A failed row; what is not known is null, and what is not said otherwise an error of the validation."""
     row = {**dict.fromkeys(FAILED_ROW_COLUMNS), "stage": "validate", "severity": "error", "outcome": "invalid"}
-    row |= {"reason": reason, "source_file": profile.source_file, "source_row": profile.source_row, **known}
+    if profile is not None:
+        row |= {"source_file": profile.source_file, "source_row": profile.source_row}
+    row |= {"reason": reason, **known}
     if set(row) != set(FAILED_ROW_COLUMNS):
         raise KeyError(set(row) - set(FAILED_ROW_COLUMNS))
     return row
