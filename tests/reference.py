@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,7 +167,10 @@ def _columns(accounts: Mapping[str, Any], sync: Mapping[str, Any]) -> list[str]:
 
 
 def _profiles(files: Sequence[Path | str], columns: list[str], updated_at: str | None) -> Iterator[_Profile]:
-    """A column that a file lacks is null there; where a file's moments have no nanoseconds, nobody's have."""
+    """A column that a file lacks is null there; where a file's moments have no nanoseconds, nobody's have.
+
+    What is no finite number is no moment.
+    """
     schemas = [pq.read_schema(file) for file in files]
     types = {schema.field(updated_at).type for schema in schemas if updated_at in schema.names}
     units = {kind.unit for kind in types if pa.types.is_timestamp(kind)}
@@ -176,6 +180,8 @@ def _profiles(files: Sequence[Path | str], columns: list[str], updated_at: str |
         for batch in pq.ParquetFile(file).iter_batches(batch_size=10_000, columns=present):
             for values in batch.to_pylist():
                 moment = values.get(updated_at) if updated_at else None
+                if isinstance(moment, float) and not isfinite(moment):
+                    moment = None
                 if moment is not None and len(units) > 1 and hasattr(moment, "nanosecond"):
                     moment = moment.floor("us").to_pydatetime()
                 yield _Profile(dict.fromkeys(columns) | values, file_number, str(file), source_row, moment)

@@ -12,6 +12,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,6 +109,29 @@ def test_truncation_gives_a_prefix_within_the_limit_and_changes_nothing_a_second
     assert all(0 < len(text.encode()) <= LIMIT_BYTES for text in kept)
     assert all(text is None or value.startswith(text) for value, text in zip(values, once, strict=True))
     assert truncated(engine, folder, kept or ["x"]) == (kept or ["x"])
+
+
+FILLERS = ("x", "é", "上", "ก", "น้ำ", "ب", "مَّ", "क्षि", "😀", "👍🏽", "👩‍🚀", "🇹🇭", "e\u0301")
+
+
+@pytest.mark.parametrize("filler", FILLERS)
+def test_at_every_byte_of_every_script_the_cut_is_the_last_boundary_that_fits(
+    engine: Engine, folder: Path, filler: str
+) -> None:
+    """By `regex` alone: every length around the limit, a cluster of every kind across it, and more behind it."""
+    ends = [filler * count + "x" * odd for count in range(1, 60) for odd in range(len(filler.encode()))]
+    ends = [end for end in ends if len(end.encode()) <= LIMIT_BYTES + 3]
+    values = [end + cluster + behind for end in ends for cluster in CLUSTERS for behind in ("", filler)]
+    for value, cut in zip(values, truncated(engine, folder, values), strict=True):
+        if len(value.encode()) <= LIMIT_BYTES:
+            assert cut == value
+            continue
+        assert cut is not None
+        boundaries = [match.end() for match in regex.finditer(r"\X", value)]
+        assert len(cut) in boundaries
+        assert value.startswith(cut)
+        following = boundaries[boundaries.index(len(cut)) + 1]
+        assert len(cut.encode()) <= LIMIT_BYTES < len(value[:following].encode())
 
 
 def test_a_value_of_which_not_one_cluster_fits_is_left_out_and_is_no_removal(engine: Engine, folder: Path) -> None:
