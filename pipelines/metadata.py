@@ -40,7 +40,12 @@ def of_profiles(manifest: Manifest, mapping: SyncMapping) -> dict[str, Any]:
     """A warehouse is shown without its password."""
     warehouse = mapping.source.warehouse
     shown = [file.path for file in manifest.files[:20]]
-    return {
+    missing = {
+        each.column: {"files": each.files, "profiles": each.rows, "first_file": each.first_file}
+        for each in manifest.missing()
+    }
+    facts = {"missing_columns": dg.MetadataValue.json(missing)} if missing else {}
+    return facts | {
         ROW_COUNT: manifest.rows,
         COLUMN_SCHEMA: column_schema(manifest.schema),
         URI: shown[0] if len(manifest.files) == 1 else str(Path(shown[0]).parent),

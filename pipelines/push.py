@@ -58,7 +58,8 @@ class FrameSet:
     """The frames of one run, as they are handed from the step that computed them to the step that pushes them.
 
     `rules` is a digest, per account type, of what else than its values decides whether a row is refused.
-    `failed_profiles` are those in which validation found an error.
+    `failed_profiles` are those in which validation found an error, `merged_values` per attribute the texts that stand
+    for several values since these were cut.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class FrameSet:
     rules: Mapping[AccountType, str]
     unsettled_calls: int = 0  # of pushes that were cut off, taken over before the frames were computed
     failed_profiles: Mapping[AccountType, int] = field(default_factory=dict)
+    merged_values: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -145,10 +145,11 @@ def canonical_text(column: ir.Value, *, decimals: int | None) -> ir.StringValue:
 def orderable(column: ir.Value) -> ir.Value:
     """`column` with what is no finite number or time as null: NaN and infinity are not newer than everything."""
     kind: dt.DataType = column.type()
+    # A case without an alternative: Ibis would write the type of a null, and knows no nanoseconds with a zone.
     if kind.is_floating():
-        return ibis.ifelse(_is_no_number(column), ibis.null(kind), column)
+        return ibis.cases((~_is_no_number(column), column))
     if kind.is_date() or kind.is_timestamp():
-        return ibis.ifelse(column.cast(str).re_search(r"inf"), ibis.null(kind), column)
+        return ibis.cases((~column.cast(str).re_search(r"inf"), column))
     return column
 
 

@@ -13,16 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.profiles.parquet import read_manifest
-from connectors.tencent_push.protocol import AccountType, Command
+from connectors.tencent_push.protocol import AccountType
 from pipelines import acknowledged, folding, frames, narrow, state_parts
-from pipelines.acknowledged import AcknowledgedAttributes, Owner
 from pipelines.engine import Engine
 from pipelines.errors import EmptySourceError
-from pipelines.frames import compute_frames
 from pipelines.narrow import CONTENT
-from tests.pipelines.frame_cases import METADATA, Computed, Row, as_computed, expected, sync_of, write_source
-from tests.pipelines.ledger_cases import Call, write_ledger
+from tests.pipelines.frame_cases import Row, expected
+from tests.pipelines.night_cases import Nights
 from tests.reference import Change
 
 SCHEMA = pa.schema(
@@ -74,48 +71,6 @@ _edits = st.lists(st.tuples(st.integers(0, 6), _row), max_size=2)
 _nights = st.lists(st.tuples(_edits, st.sampled_from((*MAPPINGS, MAPPINGS[0], MIXED))), min_size=2, max_size=4)
 
 
-class Nights:
-    """Nights in a row over one data folder: frames, a push that has everything acknowledged, its fold."""
-
-    def __init__(self, engine: Engine, root: Path) -> None:
-        self.engine = engine
-        self.root = root
-        self.count = 0
-
-    def state(self, kind: AccountType) -> AcknowledgedAttributes:
-        return AcknowledgedAttributes(self.root / kind.value, Owner("host", 1, "sync", kind))
-
-    def compute(self, rows: Sequence[Row], sync: Mapping[str, Any]) -> Computed:
-        self.count += 1
-        folder = self.root / f"night-{self.count}"
-        folder.mkdir()
-        self.files = write_source(folder, rows[::2], rows[1::2], schema=SCHEMA)
-        mapping = sync_of(sync)
-        states = {kind: self.state(kind) for kind in mapping.account_types()}
-        generations = {kind: state.current() for kind, state in states.items()}
-        found = compute_frames(
-            self.engine,
-            read_manifest([str(file) for file in self.files], columns=mapping.columns(), base=Path("/")),
-            mapping=mapping,
-            acknowledged={kind: state.table(self.engine) for kind, state in states.items()},
-            folder=folder / "frames",
-            metadata=METADATA,
-        )
-        for kind, state in states.items():
-            state.learn(self.engine, found.learned[kind], since=generations[kind])
-        return as_computed(found)
-
-    def push(self, computed: Computed) -> None:
-        for frame in computed.frames.frames:
-            numbers = list(range(frame.rows))
-            name = f"night-{self.count}"
-            ledger = self.state(frame.account_type).ledger_file(name)
-            path = str(frame.path.relative_to(self.root))
-            calls: list[Call] = [(command, numbers, numbers, []) for command in (Command.SET_ATTR, Command.REMOVE_ATTR)]
-            write_ledger(ledger, path, calls, frame=name)
-            self.state(frame.account_type).fold(self.engine, ledger, root=self.root)
-
-
 def edited(rows: list[Row], edits: Sequence[tuple[int, Row]]) -> list[Row]:
     rows = list(rows)
     for place, row in edits:
@@ -133,7 +88,7 @@ def test_nights_in_a_row_give_what_the_plain_rules_give(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         share_keys(patch, key_bits)
         patch.setattr(narrow, "MOST_OPEN", 1.0 if always_copy else 0.25)
-        work = Nights(engine, Path(folder))
+        work = Nights(engine, Path(folder), schema=SCHEMA)
         for edits, sync in nights:
             rows = edited(rows, edits)
             computed = work.compute(rows, sync)
@@ -164,7 +119,7 @@ ROWS: list[Row] = [{"user": f"u{number}", "city": "Bonn", "note": "n"} for numbe
 
 @pytest.fixture
 def nights(engine: Engine, tmp_path: Path) -> Nights:
-    return Nights(engine, tmp_path)
+    return Nights(engine, tmp_path, schema=SCHEMA)
 
 
 def looked_at(nights: Nights, rows: Sequence[Row], monkeypatch: pytest.MonkeyPatch) -> int:
