@@ -19,7 +19,7 @@ from pipelines import accounts
 from pipelines.accounts import INVALID_STATUSES, Status
 from pipelines.comparison import IS_SETTLED, KNOWN_CONTENT, beside_known, compared, newest, settled_rows
 from pipelines.departed import departed, require_accounts
-from pipelines.duplicates import superseded
+from pipelines.duplicates import near, rivals, superseded
 from pipelines.engine import Engine
 from pipelines.invalid_rows import count_found, invalid_rows, stop_on_policy, with_source
 from pipelines.mapping import Departed, SyncMapping
@@ -113,9 +113,11 @@ def compute_frames(
     found = narrowed(engine, numbered_profiles(engine, manifest, mapping), mapping, acknowledged)
     irregular = engine.materialize("irregular", _irregular(found.rows, mapping))
     looks = {kind: _look(engine, found, mapping, kind) for kind in mapping.account_types()}
-    older, noted = ({kind: getattr(look, part) for kind, look in looks.items()} for part in ("older", "noted"))
+    older = {kind: look.older for kind, look in looks.items()}
+    alike = {kind: look.alike for kind, look in looks.items()}
+    noted = {kind: look.noted for kind, look in looks.items()}
     files = engine.register("source_files", file_table(manifest))
-    invalid = engine.materialize("invalid_rows", invalid_rows(irregular, older, noted, mapping=mapping))
+    invalid = engine.materialize("invalid_rows", invalid_rows(irregular, older, alike, noted, mapping=mapping))
     path = folder / "invalid_rows.parquet"
     engine.write_parquet(with_source(invalid, files), path, metadata=metadata)
     stop_on_policy(engine, invalid, files, mapping=mapping, path=path)
@@ -138,7 +140,7 @@ def compute_frames(
         frames=frames,
         invalid_rows=path,
         invalid_by_reason={row["reason"]: row["rows"] for row in by_reason},
-        invalid_found=count_found(engine, irregular, older, noted, mapping=mapping, missing=found.missing),
+        invalid_found=count_found(engine, irregular, older, alike, noted, mapping=mapping, missing=found.missing),
         learned={kind: _learned(noted[kind]) for kind in looks},
     )
 
@@ -147,12 +149,14 @@ def compute_frames(
 class _Look:
     """What the open profiles of one account type are, as tables of the engine or expressions over them.
 
-    `older` are superseded, `rows` the newest, compared, without the `settled` ones that need not be; `noted` are of
-    these the ones that do not change or have something to report, `gone` the departed accounts.
+    `older` are superseded, `alike` have a near account. `rows` are the newest, compared, without the `settled` ones
+    that need not be; `noted` are of these the ones that do not change or have something to report. `gone` are the
+    departed accounts.
     """
 
     kind: AccountType
     older: ir.Table
+    alike: ir.Table
     rows: ir.Table
     noted: ir.Table
     settled: int
@@ -161,13 +165,15 @@ class _Look:
 
 def _look(engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountType) -> _Look:
     """Compared rows are kept where most of them are no changes; on a first run, they are computed twice instead."""
-    older = superseded(engine, found.rows, mapping, kind)
+    crowded = rivals(engine, found.rows, mapping, kind)
+    older = superseded(engine, crowded, kind)
+    alike = near(engine, crowded, older, kind)
     beside = beside_known(newest(found.rows, older, kind), mapping, kind, known=found.known[kind])
     gone = departed(engine, found, mapping, kind)
     if found.known[kind] is None:
         rows = compared(beside, mapping, kind, is_first=True)
         noted = engine.materialize(f"noted_{kind}", _noted(rows))
-        return _Look(kind, older, rows, noted, settled=0, gone=gone)
+        return _Look(kind, older, alike, rows, noted, settled=0, gone=gone)
     settled = 0
     if found.is_copy and mapping.frames == "changed":
         (counted,) = engine.rows(beside.aggregate(settled=beside[IS_SETTLED].sum()))
@@ -175,7 +181,7 @@ def _look(engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountTy
         beside = beside.filter(~beside[IS_SETTLED])
     wanted = compared(beside, mapping, kind, is_first=False, is_slim=mapping.frames == "changed")
     rows = engine.materialize(f"compared_{kind}", wanted)
-    return _Look(kind, older, rows, _noted(rows), settled=settled, gone=gone)
+    return _Look(kind, older, alike, rows, _noted(rows), settled=settled, gone=gone)
 
 
 def _irregular(rows: ir.Table, mapping: SyncMapping) -> ir.Table:

@@ -20,10 +20,11 @@ from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts, values
 from pipelines.engine import ENGINE_VERSION, Engine
 from pipelines.mapping import SyncMapping
+from pipelines.near_accounts import folded
 
 KEY, CONTENT = "__key", "__content"  # of an account, of a profile; as the state keeps them
 # The hash and the regular expressions' Unicode tables are the engine's own: of another version nothing is believed.
-HASH_VERSION = ENGINE_VERSION
+HASH_VERSION = f"{ENGINE_VERSION}-2"  # 2: keys are those of folded accounts
 _PROFILE_BITS, _STATE_BIT = 3, 1  # a profile's digest ends in binary 10, the same digest in the state in 11
 _PAIR = 2
 MOST_OPEN = 0.25  # above this fraction of acknowledged accounts, open profiles are not copied but read where they lie
@@ -66,8 +67,11 @@ def status_column(kind: AccountType) -> str:
 
 
 def account_key(account: ir.StringValue) -> ir.IntegerValue:
-    """64 bits of the account. Two accounts may share them: equality is told by the account alone."""
-    return _hashed(account)
+    """64 bits of the account. Two accounts may share them: equality is told by the account alone.
+
+    Near accounts do, so that they are looked at together, and every night.
+    """
+    return _hashed(folded(account))
 
 
 def content(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.IntegerValue:

@@ -29,5 +29,6 @@ def near_accounts(rows: ir.Table, among: ir.Table) -> ir.Table:
     """
     mine = rows.select(FILE, ROW, "account", folded=folded(rows.account))
     others = among.select(other=among.account, other_folded=folded(among.account))
-    pairs = mine.join(others, [mine.folded == others.other_folded, mine.account != others.other])
+    pairs = mine.join(others, [("folded", "other_folded")])  # by name, since both may be the same table
+    pairs = pairs.filter(pairs.account != pairs.other)
     return pairs.group_by(FILE, ROW, "account").agg(near=pairs.other.min())

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     ACCOUNT_INVALID = "account_invalid"
     ACCOUNT_TOO_LONG = "account_too_long"
     ACCOUNT_TYPE_AMBIGUOUS = "account_type_ambiguous"
+    ACCOUNT_NEAR_ANOTHER = "account_near_another"
     SUPERSEDED = "superseded"
     VALUE_TOO_LONG = "value_too_long"
     VALUE_TRUNCATED = "value_truncated"
@@ -59,6 +60,12 @@ EXPLAINED: Mapping[Reason, Explained] = {
         Severity.ERROR,
         "The account could belong to both account types, or to neither, by the sync's `where` and `matches`.",
         "Correct the account or its type in the source, or make `where` and `matches` tell the two types apart.",
+    ),
+    Reason.ACCOUNT_NEAR_ANOTHER: Explained(
+        Severity.NOTICE,
+        "Another account (in value) differs from this one only by upper and lower case or by surrounding blanks; both "
+        "are sent, as two users.",
+        "If they are one user, spell the account in the source just as the app signs in with it.",
     ),
     Reason.SUPERSEDED: Explained(
         Severity.NOTICE,

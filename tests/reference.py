@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.reference_values import FailedByPolicyError, has_control_character, sendable
+from tests.reference_values import FailedByPolicyError, has_control_character, nearness, sendable
 
 ACCOUNT_BYTES = {"user_id": 32, "registration_id": 36}
 UNKNOWN_ACCOUNT_CODE = 70107
@@ -133,9 +133,15 @@ def expect(
     source = _profiles(files, _columns(accounts, sync), sync.get("updated_at"))
     rivals, named = _classify(source, accounts, expected)
     for account_type, mapping in accounts.items():
+        spellings: dict[str, set[str]] = {}
+        for account in rivals[account_type]:
+            spellings.setdefault(nearness(account), set()).add(account)
         for account, profiles in rivals[account_type].items():
             place = _Place(account, account_type, mapping["column"])
             winner = _newest(place, profiles, expected)
+            for near in sorted(spellings[nearness(account)] - {account})[:1]:
+                about = {"value": near, "value_bytes": len(near.encode()), **NOTICE}
+                expected.failed_rows.append(_failed(winner, "account_near_another", **place.facts(), **about))
             change = _change(place, winner, mapping["attributes"], expected)
             _push(place, winner, change, target=target, expected=expected)
         if sync.get("departed") == "remove":

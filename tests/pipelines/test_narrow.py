@@ -169,6 +169,29 @@ def test_what_has_something_to_report_is_looked_at_every_night(nights: Nights, m
     assert looked_at(nights, rows, monkeypatch) == 1
 
 
+def test_near_accounts_are_looked_at_and_reported_every_night(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when nothing of them changes, and where there is nothing to send."""
+    rows = [*ROWS, {"user": "U3", "city": "Bonn"}, {"user": "u3 ", "city": "Bonn"}, {"user": " u3", "city": None}]
+    first = nights.compute(rows, MAPPINGS[1])
+    assert {row["reason"] for row in first.invalid_rows} == {"account_near_another"}
+    near = {" u3": "U3", "U3": " u3", "u3": " u3", "u3 ": " u3"}
+    assert {row["account"]: row["value"] for row in first.invalid_rows} == near
+    nights.push(first)
+    assert looked_at(nights, rows, monkeypatch) == 4
+    again = nights.compute(rows, MAPPINGS[1])
+    assert again.invalid_rows == [
+        {**row, "source_file": row["source_file"].replace("night-1", "night-3")} for row in first.invalid_rows
+    ]
+    assert (again.rows("user_id"), again.frames.invalid_found) == ([], 4)
+    assert nights.compute(ROWS, MAPPINGS[1]).invalid_rows == [], "the others have gone"
+
+
+def test_an_account_that_comes_near_one_that_is_settled_is_found_at_once(nights: Nights) -> None:
+    nights.push(nights.compute(ROWS, MAPPINGS[1]))
+    found = nights.compute([*ROWS, {"user": "U3", "city": "Bonn"}], MAPPINGS[1])
+    assert {row["account"]: row["value"] for row in found.invalid_rows} == {"U3": "u3", "u3": "U3"}
+
+
 def test_another_mapping_makes_everything_be_looked_at(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     nights.push(nights.compute(ROWS, MAPPINGS[0]))
     assert looked_at(nights, ROWS, monkeypatch) == len(ROWS)
@@ -259,7 +282,7 @@ def test_nights_in_a_row_clear_whom_the_plain_rules_miss(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         share_keys(patch, key_bits)
         patch.setattr(narrow, "MOST_OPEN", 1.0)
-        work = Nights(engine, Path(folder))
+        work = Nights(engine, Path(folder), schema=SCHEMA)
         for number, (edits, sync) in enumerate(nights):
             rows = edited(rows, edits)
             tonight = [row for row, stays in zip(rows, kept, strict=False) if stays or number % 2 == 0]
