@@ -7,12 +7,13 @@ import dagster as dg
 
 from pipelines import metadata
 from pipelines.adopt import Adopted, adopt, assumption_text, require_nothing_acknowledged
-from pipelines.assets import Sync, every_few_seconds, push_of, read_profiles, told_plainly
+from pipelines.assets import Sync, every_few_seconds, push_of, told_plainly
 from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError
 from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_engine
 from pipelines.resources import EnvironmentResource, push_pool
 from pipelines.runs import partition_of
+from pipelines.user_profiles import read_profiles
 from pipelines.verify import Verified, verify
 
 _TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}

@@ -18,12 +18,9 @@ import dagster as dg
 from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines import checks, metadata
-from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS, PushStoppedError
-from pipelines.extraction import extract_profiles
 from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_engine
 from pipelines.frames import Frame
-from pipelines.freshness import Extraction, newest_update
 from pipelines.live_bar import bar
 from pipelines.mapping import SyncMapping
 from pipelines.push import FrameSet, Push, PushResult
@@ -32,7 +29,6 @@ from pipelines.runs import (
     is_from_a_shell,
     is_replay,
     is_without_guards,
-    partition_of,
     patience_seconds,
     report_cancelling,
 )
@@ -101,72 +97,6 @@ def told_plainly() -> Iterator[None]:
         ) from None
 
 
-def read_profiles(
-    sync: Sync, current: Environment, *, destination: Path, tell: Callable[[str], None], partition: str | None = None
-) -> Extraction:
-    """The source's profiles; what a warehouse answers is written to `destination`. `partition`: this run's choice."""
-    began = time.monotonic()
-    manifest = extract_profiles(
-        sync.mapping,
-        base=sync.base,
-        destination=destination,
-        yaml_file=sync.yaml_file,
-        memory_limit=current.memory_limit,
-        on_rows=every_few_seconds(lambda rows: tell(f"{rows:,} profiles so far")),
-        partition=partition,
-    )
-    newest = newest_update(
-        manifest, sync.mapping, now=datetime.now(UTC), engine=partial(_engine, current, name=sync.name)
-    )
-    extraction = Extraction(manifest, time.monotonic() - began, newest)
-    for text in extraction.told(sync.mapping.source.max_age):
-        tell(text)
-    return extraction
-
-
-@contextmanager
-def _engine(current: Environment, *, name: str) -> Iterator[Engine]:
-    with current.store.temporary(name) as folder, Engine(folder, memory_limit=current.memory_limit) as engine:
-        yield engine
-
-
-def user_profiles(sync: Sync) -> dg.AssetsDefinition:
-    key, max_age = sync.key("user_profiles"), sync.mapping.source.max_age
-    out = sync.out(
-        "user_profiles",
-        "The source's profiles: which files, how many rows, how new.",
-        kinds={"parquet" if sync.mapping.source.warehouse is None else "sql"},
-        value=Manifest,
-        # The check looks at the data whenever a run reads them; this, at how long no run has.
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=max_age.limit) if max_age else None,
-    )
-
-    @dg.multi_asset(
-        outs={"user_profiles": out},
-        check_specs=[checks.fresh_check_spec(key, max_age)] if max_age else [],
-        name=f"{sync.name}__user_profiles",
-        deps=[dg.AssetKey.from_user_string(upstream) for upstream in sync.mapping.depends_on],
-    )
-    def extract(
-        context: dg.AssetExecutionContext, environment: EnvironmentResource
-    ) -> Iterator[dg.MaterializeResult[Manifest]]:
-        with told_plainly():
-            current = environment.current()
-            destination = current.store.profiles(sync.name, context.run.run_id)
-            found = read_profiles(
-                sync, current, destination=destination, tell=context.log.info, partition=partition_of(context.run)
-            )
-            fresh = checks.check_fresh(found.newest, max_age, key, let_pass=is_without_guards(context.run))
-            yield dg.MaterializeResult(
-                asset_key=key,
-                value=found.manifest,
-                metadata=metadata.of_profiles(found, sync.mapping) | metadata.of_target(current.target),
-                check_results=fresh,
-            )
-
-    return extract
-
-
 def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
     profiles = sync.key("user_profiles")
     outs = {
@@ -203,6 +133,11 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
             computed = _compute(sync, current, manifest, push)
             for frame in computed.frames:
                 _tell_frame(context, frame)
+            for attribute, texts in computed.merged_values.items():
+                context.log.info(
+                    f"{attribute}: {texts:,} {'text stands' if texts == 1 else 'texts stand'} for several values, "
+                    "which are equal since they were cut"
+                )
             results = list(_frame_results(sync, computed, push))
             yield from results
             if all(check.passed for result in results for check in result.check_results):
@@ -237,6 +172,7 @@ def _frame_results(sync: Sync, computed: FrameSet, push: Push) -> Iterator[dg.Ma
             check_results=[*checks.check_frame(frame, key), checks.check_guards(computed, frame, key, push=push)],
         )
     reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
+    reasons |= {f"merged_by_truncation_{attribute}": texts for attribute, texts in computed.merged_values.items()}
     count = sum(computed.invalid_by_reason.values())
     yield dg.MaterializeResult(
         asset_key=invalid,

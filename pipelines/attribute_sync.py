@@ -17,6 +17,7 @@ from pipelines.resources import PROJECT_FOLDER, push_pool, unset_variables
 from pipelines.runs import active_run
 from pipelines.sharing import put_limit_in_force
 from pipelines.triggers import misfits, triggers
+from pipelines.user_profiles import user_profiles
 from pipelines.yaml_lines import duplicate_keys
 
 JOB_SUFFIXES = ("_plan", "_adopt", "_verify")  # beside the job named like the sync itself
@@ -92,7 +93,7 @@ def build_definitions(sync: Sync) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=[
-            assets.user_profiles(sync),
+            user_profiles(sync),
             assets.attribute_frames(sync),
             assets.pushed_attributes(sync),
             plan_asset(sync),

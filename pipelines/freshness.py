@@ -57,6 +57,11 @@ class Extraction:
         for passed_over in self.manifest.passed_over:
             yield f"passed over {passed_over}"
         yield f"{self.manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}"
+        for missing in self.manifest.missing():
+            yield (
+                f"{missing.files:,} of {files:,} files have no column {missing.column!r}, the first of them "
+                f"{missing.first_file}: it is null in their {missing.rows:,} profiles"
+            )
         stale = allowed and stale_text(newest, allowed)
         if stale:
             yield stale

@@ -9,7 +9,7 @@ from datetime import datetime
 import dagster as dg
 
 from pipelines import checks, metadata
-from pipelines.assets import Sync, push_of, read_profiles, told_plainly
+from pipelines.assets import Sync, push_of, told_plainly
 from pipelines.engine import Engine
 from pipelines.frame_sets import declared_attributes
 from pipelines.plan import Plan, make_plan, take_over_leftovers
@@ -17,6 +17,7 @@ from pipelines.push import Push
 from pipelines.resources import EnvironmentResource, push_pool
 from pipelines.runs import partition_of
 from pipelines.sharing import busy_text
+from pipelines.user_profiles import read_profiles
 
 
 def plan_asset(sync: Sync) -> dg.AssetsDefinition:
@@ -38,6 +39,7 @@ def plan_asset(sync: Sync) -> dg.AssetsDefinition:
         with told_plainly():
             current = environment.current()
             push = push_of(sync, current, context, patience=0.0)
+            began_at = datetime.now(push.run_started_at.tzinfo)
             busy = busy_text(context.instance, push_pool(), own_run_id=context.run.run_id)
             current.store.prune_plans(sync.name)
             with current.store.temporary(push.run_id) as folder:
@@ -53,12 +55,7 @@ def plan_asset(sync: Sync) -> dg.AssetsDefinition:
                 with Engine(folder, memory_limit=current.memory_limit) as engine:
                     notes = take_over_leftovers(push, engine, busy=busy)
                     plan = make_plan(
-                        engine,
-                        push,
-                        extraction.manifest,
-                        declared=declared,
-                        notes=notes,
-                        now=datetime.now(push.run_started_at.tzinfo),
+                        engine, push, extraction.manifest, declared=declared, notes=notes, began_at=began_at
                     )
             facts = {**plan.facts(), "sample": dg.MetadataValue.json(list(plan.sample))}
             if notes:

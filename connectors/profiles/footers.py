@@ -22,6 +22,8 @@ def newest_in_footers(manifest: Manifest, column: str) -> datetime | None:
         return max(map(_in_utc, days), default=None)
     newest: datetime | None = None
     for file in manifest.files:
+        if column not in file.schema.names:  # null in all its rows
+            continue
         try:
             for value in _greatest(pq.read_metadata(file.path), column):
                 newest = value if newest is None else max(newest, value)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from connectors.profiles.errors import SourceColumnError, SourcePartitionError
 from connectors.profiles.files import SUCCESS_FILE, FoundFile, found_files, success_file_ns
-from connectors.profiles.parquet import Manifest, column_names, read_manifest
+from connectors.profiles.parquet import Manifest, read_manifest
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"  # Hive's and Spark's name for the folder of nulls
 _SHOWN = 5
@@ -57,8 +57,10 @@ def read_partitions(
     Raises SourcePartitionError where there is no such partition, or none that is complete.
     """
     choice = choose(found_files(source, base), wanted)
-    own, folders = _parted(columns, choice.files)
-    manifest = read_manifest([file.path for file in choice.files], columns=own, base=base)
+    above = {key for file in choice.files for key in folder_values(file.path)}
+    paths = [file.path for file in choice.files]
+    manifest = read_manifest(paths, columns=columns, base=base, elsewhere=above)
+    folders = [name for name in dict.fromkeys(columns) if name not in manifest.schema.names]
     if folders:
         table = pa.table({name: _typed(name, choice.files) for name in folders})
         fields = {field.name: field for schema in (manifest.schema, table.schema) for field in schema}
@@ -201,16 +203,6 @@ def _label(values: Values, keys: Sequence[str]) -> str:
 def _escaped(text: str | None) -> str:
     """As a folder's name, but for characters that need no escape."""
     return NULL_FOLDER if text is None else text.replace("%", "%25").replace("/", "%2F")
-
-
-def _parted(columns: Sequence[str], files: Sequence[FoundFile]) -> tuple[list[str], list[str]]:
-    """The columns of the files' own, and those that only folders have."""
-    if not files or not set(columns) & set(folder_values(files[0].path)):
-        return list(columns), []
-    inside, above = column_names(files[0].path), folder_values(files[0].path)
-    known = {name.casefold() for name in inside}  # the engine tells no upper from lower case
-    folders = [name for name in dict.fromkeys(columns) if name in above and name.casefold() not in known]
-    return [name for name in columns if name not in folders], folders
 
 
 def _typed(name: str, files: Sequence[FoundFile]) -> pa.Array:

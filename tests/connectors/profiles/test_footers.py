@@ -92,6 +92,12 @@ def test_one_file_without_statistics_leaves_all_open(tmp_path: Path) -> None:
     assert newest(tmp_path) is None
 
 
+def test_a_file_that_lacks_the_column_leaves_nothing_open(tmp_path: Path) -> None:
+    write(tmp_path, [NEW], pa.timestamp("us"), name="a")
+    pq.write_table(pa.table({"user": ["u"]}), tmp_path / "b.parquet")
+    assert newest(tmp_path) == IN_UTC
+
+
 def test_a_column_behind_a_nested_one_is_found(tmp_path: Path) -> None:
     """Statistics stand per leaf: the place in the schema is another one."""
     table = pa.table({"user": ["u"], "tags": [{"at": OLD, "b": 1}], "at": pa.array([NEW], pa.timestamp("us"))})

@@ -200,9 +200,24 @@ def test_a_files_own_column_goes_before_a_folder_of_its_name(tmp_path: Path) -> 
     assert manifest.schema.field("city").type == pa.string()
 
 
+def test_a_column_that_a_later_file_has_itself_is_no_folders(tmp_path: Path) -> None:
+    """It is null where a file lacks it, as any column is; a folder's value beside it would be another meaning."""
+    written(tmp_path, "city=7/a.parquet")
+    written(tmp_path, "city=8/a.parquet", city=["Bonn"])
+    manifest = read(tmp_path, "user", "city")
+    assert manifest.folder_columns is None
+    assert [(missing.column, missing.files) for missing in manifest.missing()] == [("city", 1)]
+
+
+def test_a_folders_column_is_missing_in_no_file(tmp_path: Path) -> None:
+    written(tmp_path, "k=1/a.parquet")
+    manifest = read(tmp_path, "k", "user")
+    assert (manifest.missing(), manifest.own_columns) == ([], ["user"])
+
+
 def test_a_folder_whose_name_differs_by_case_alone_is_no_column_beside_the_files_own(tmp_path: Path) -> None:
     written(tmp_path, "City=7/a.parquet", city=["Bonn"])
-    with pytest.raises(SourceColumnError, match=r"no column 'City' \(nearest: city\)"):
+    with pytest.raises(SourceColumnError, match="has a column 'city' where other files have 'City'"):
         read(tmp_path, "user", "City")
 
 
