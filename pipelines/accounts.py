@@ -127,8 +127,5 @@ def _is_others(profiles: ir.Table, mapping: SyncMapping, account_type: AccountTy
 def _satisfies_where(profiles: ir.Table, mapping: AccountMapping) -> ir.BooleanValue:
     satisfied: ir.BooleanValue = ibis.literal(True)
     for column, wanted in mapping.where.items():
-        value = profiles[column]
-        if value.type().is_date():  # a date is written as text, as attributes are
-            value = value.cast(str)
-        satisfied = satisfied & (value == wanted).fill_null(False)
+        satisfied = satisfied & (profiles[column] == wanted).fill_null(False)
     return satisfied

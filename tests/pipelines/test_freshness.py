@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -180,6 +181,18 @@ def test_a_stale_source_stops_the_run_where_the_yaml_says_so(folder: Path) -> No
     passed = ran(folder, {"age": "36h", "blocking": True}, tags={GUARDS: "off"})
     assert passed.succeeded
     assert passed.checks()["user_profiles:fresh"] is False
+
+
+def test_what_a_warehouse_answers_has_an_age_too(folder: Path) -> None:
+    with duckdb.connect(folder / "marts.duckdb") as connection:
+        connection.execute("create table users as select 'u1' as user, '上海' as city, now() - interval 48 hours as at")
+    warehouse = {"uri": f"duckdb:///{folder}/marts.duckdb", "query": "from users"}
+    attributes = {"source": {"warehouse": warehouse, "max_age": "36h"}, "updated_at": "at", "accounts": USERS}
+    found = run(make_sync(folder, attributes))
+    assert found.checks()["user_profiles:fresh"] is False
+    facts = found.metadata("user_profiles")
+    assert facts["age_hours"] == pytest.approx(48, abs=0.1)
+    assert facts["updated_at_told_by"] == "footers"
 
 
 def test_an_updated_at_that_is_no_time_is_told_with_the_line_of_max_age(folder: Path) -> None:
