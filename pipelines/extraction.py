@@ -37,7 +37,7 @@ def extract_profiles(
         if mapping.source.warehouse is not None:
             manifest = extract(
                 mapping.source.warehouse.uri,
-                mapping.source.warehouse.query,
+                mapping.source.warehouse.asks_for(),
                 destination,
                 columns=columns,
                 base=base,
@@ -57,7 +57,11 @@ def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
     warehouse = mapping.source.warehouse
     places: dict[tuple[str, ...], str] = {("parquet",): str(mapping.source.parquet)}
     if warehouse is not None:
-        places |= {("warehouse", "uri"): warehouse.uri, ("warehouse", "query"): warehouse.query}
+        places |= {
+            ("warehouse", "uri"): warehouse.uri,
+            ("warehouse", "query"): warehouse.query or "",
+            ("warehouse", "table"): warehouse.table or "",
+        }
     for path, text in places.items():
         template = re.search(r"\{\{.*?\}\}", text)
         if template:

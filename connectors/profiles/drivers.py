@@ -13,10 +13,14 @@ import pyarrow as pa
 from connectors.profiles.duckdb_files import DuckDBFile
 from connectors.profiles.errors import WarehouseSettingsError, without_secrets
 from connectors.profiles.postgresql import PostgreSQL
+from connectors.profiles.sql_text import TableName
 
 
 class Warehouse(Protocol):
     """An open connection. Used by one thread at a time, but for `cancel`; raises WarehouseError kinds alone."""
+
+    def all_of(self, table: TableName) -> str:
+        """The query for the whole table, its name quoted as this warehouse wants it."""
 
     def describe(self, query: str) -> pa.Schema:
         """The columns of the query's result, without running it."""

@@ -18,6 +18,7 @@ from connectors.profiles.errors import (
     WarehouseUnreachableError,
     before_values,
 )
+from connectors.profiles.sql_text import TableName, all_of, narrowed, quoted
 
 _ROWS_PER_BATCH = 2_048  # one of DuckDB's vectors: it bounds batches by rows alone, and rows may be wide
 _NAMES_NOT_VALUES = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.SyntaxException)
@@ -44,6 +45,10 @@ class DuckDBFile:
                 "program has it open for writing, and that this user may read it."
             ) from None
 
+    def all_of(self, table: TableName) -> str:
+        """The query for the whole table."""
+        return all_of(table)
+
     def describe(self, query: str) -> pa.Schema:
         """The columns of the query's result; the query is bound and not run."""
         try:
@@ -58,8 +63,7 @@ class DuckDBFile:
 
     def select(self, query: str, fields: Sequence[pa.Field]) -> str:
         """`query` narrowed to `fields`."""
-        columns = ", ".join('"' + field.name.replace('"', '""') + '"' for field in fields)
-        return f"SELECT {columns} FROM (\n{query}\n) AS profiles"  # noqa: S608 - the owner's own query
+        return narrowed(query, [quoted(field.name) for field in fields])
 
     def read(self, query: str) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `query`, as DuckDB makes them."""

@@ -21,6 +21,7 @@ from connectors.profiles.errors import (
     read_network_address,
     without_secrets,
 )
+from connectors.profiles.sql_text import TableName, all_of, narrowed, quoted
 
 _BATCH_BYTES = 8 * 1024 * 1024  # of decoded rows; a hint that the driver keeps to within one row
 
@@ -63,6 +64,10 @@ class PostgreSQL:
         except driver.Error as error:
             raise self._unreachable("cannot be reached", str(error)) from None
 
+    def all_of(self, table: TableName) -> str:
+        """The query for the whole table."""
+        return all_of(table)
+
     def describe(self, query: str) -> pa.Schema:
         """The columns of the query's result; the server plans the query and runs nothing."""
         try:
@@ -72,8 +77,7 @@ class PostgreSQL:
 
     def select(self, query: str, fields: Sequence[pa.Field]) -> str:
         """`query` narrowed to `fields`, with the casts that the driver needs."""
-        columns = ", ".join(_column(field) for field in fields)
-        return f"SELECT {columns} FROM (\n{query}\n) AS profiles"  # noqa: S608 - the owner's own query
+        return narrowed(query, [_column(field) for field in fields])
 
     def read(self, query: str) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `query`, in batches of a few megabytes."""
@@ -135,7 +139,7 @@ def _driver() -> Any:
 
 
 def _column(field: pa.Field) -> str:
-    name = '"' + field.name.replace('"', '""') + '"'
+    name = quoted(field.name)
     cast = _CASTS.get((field.metadata or {}).get(b"POSTGRESQL:type", b"").decode())
     return f"CAST({name} AS {cast}) AS {name}" if cast else name
 

@@ -21,6 +21,7 @@ from connectors.profiles.arrow_types import target_schema, to_target
 from connectors.profiles.drivers import OpenSettings, Warehouse, open_warehouse
 from connectors.profiles.errors import ExtractNotWrittenError, WarehouseQueryError, without_secrets
 from connectors.profiles.parquet import Manifest, read_manifest, require_columns
+from connectors.profiles.sql_text import TableName
 
 ROWS_PER_FILE = 1_000_000
 _ROWS_PER_GROUP = 122_880  # what DuckDB reads best: one of its own row groups
@@ -32,7 +33,7 @@ Result = TypeVar("Result")
 
 def extract(
     uri: str,
-    query: str,
+    query: str | TableName,
     destination: Path,
     *,
     columns: Sequence[str] | None = None,
@@ -43,7 +44,8 @@ def extract(
 ) -> Manifest:
     """Writes the result of `query` to `destination/part-00000.parquet`, ... and returns their manifest.
 
-    The rows keep the query's order. `columns` None means all columns; else nothing but these crosses the network.
+    A TableName stands for the query of all its rows. The rows keep the query's order. `columns` None means all
+    columns; else nothing but these crosses the network.
     `destination` appears whole or not at all: after any error or interrupt it is as it was. An earlier extract that
     stands there is replaced; only one run at a time may write to one destination. `memory_limit` bounds a warehouse
     that runs in this process (DuckDB); `base` is where its relative path starts. A file ends with the row group that
@@ -58,7 +60,7 @@ def extract(
         spill_folder = folder / "spill"
         settings = OpenSettings(base=base or Path.cwd(), spill_folder=spill_folder, memory_limit=memory_limit)
         with _Connection(lambda: open_warehouse(uri, settings)) as connection:
-            plan = _plan(connection, _bare(query), columns=columns, where=where)
+            plan = _plan(connection, query, columns=columns, where=where)
             with closing(_batches(connection, plan, where=where)) as batches:
                 _write(batches, plan.schema, folder, rows_per_file=rows_per_file, on_rows=on_rows)
         shutil.rmtree(spill_folder, ignore_errors=True)
@@ -70,7 +72,8 @@ class _Plan(NamedTuple):
     schema: pa.Schema  # of the Parquet files
 
 
-def _plan(connection: "_Connection", query: str, *, columns: Sequence[str] | None, where: str) -> _Plan:
+def _plan(connection: "_Connection", asked_for: str | TableName, *, columns: Sequence[str] | None, where: str) -> _Plan:
+    query = connection.run(lambda warehouse: _query(asked_for, warehouse))
     if not query:
         raise WarehouseQueryError("The warehouse's query is empty. Write a SELECT.")
     described = connection.run(lambda warehouse: warehouse.describe(query))
@@ -92,6 +95,10 @@ def _batches(connection: "_Connection", plan: _Plan, *, where: str) -> Generator
     finally:
         if connection.at_rest:
             rows.close()
+
+
+def _query(asked_for: str | TableName, warehouse: Warehouse) -> str:
+    return warehouse.all_of(asked_for) if isinstance(asked_for, TableName) else _bare(asked_for)
 
 
 def _bare(query: str) -> str:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from connectors.profiles import drivers, warehouse
+from connectors.profiles.sql_text import TableName
 from connectors.profiles.warehouse import extract
 
 
@@ -15,6 +16,9 @@ class Shelf:
 
     def __init__(self) -> None:
         self.closed = False
+
+    def all_of(self, table: TableName) -> str:
+        return " ".join(table.parts)
 
     def describe(self, query: str) -> pa.Schema:
         fields = {"a": pa.int64(), "b": pa.large_string()}
