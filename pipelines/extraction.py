@@ -42,6 +42,7 @@ def extract_profiles(
                 columns=columns,
                 base=base,
                 memory_limit=memory_limit,
+                timeout_seconds=mapping.source.warehouse.timeout_minutes * 60,
                 on_rows=on_rows,
             )
         else:

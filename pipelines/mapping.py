@@ -25,6 +25,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
 from connectors.profiles.sql_text import TableName
+from connectors.profiles.warehouse import TIMEOUT_SECONDS
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
 
 FRAME_COLUMNS = (
@@ -182,6 +183,7 @@ class Warehouse(_Strict):
     uri: str = Field(min_length=1, repr=False)
     query: str | None = Field(default=None, min_length=1)
     table: Annotated[str, AfterValidator(_table)] | None = None
+    timeout_minutes: float = Field(default=TIMEOUT_SECONDS / 60, gt=0, le=24 * 60)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Warehouse":

@@ -6,15 +6,14 @@ What is DuckDB's alone stands here: its address, its limits, its errors. Writing
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 
+from connectors.profiles.database_files import path_of
 from connectors.profiles.errors import (
     WarehouseError,
     WarehouseQueryError,
-    WarehouseSettingsError,
     WarehouseUnreachableError,
     before_values,
 )
@@ -90,20 +89,6 @@ class DuckDBFile:
         else:  # the message may quote a row's value
             message = before_values(_first_line(error).partition("Error: ")[2])
         return WarehouseQueryError(f"{self._path} refused the query: {message.rstrip('.')}. Correct the query.")
-
-
-def path_of(uri: str, base: Path) -> Path:
-    """The file that `duckdb:///absolute/path`, `duckdb:/absolute/path` or `duckdb:relative/path` means."""
-    rest = unquote(uri.partition(":")[2])
-    if rest.startswith("//"):
-        rest = rest[2:]
-        if not rest.startswith("/"):
-            raise WarehouseSettingsError(
-                f"{uri} names a host. A DuckDB file is duckdb:///absolute/path or duckdb:path."
-            )
-    if not rest.strip() or rest == ":memory:":
-        raise WarehouseSettingsError(f"{uri} names no file. A DuckDB file is duckdb:///absolute/path or duckdb:path.")
-    return base.absolute() / rest
 
 
 def _first_line(error: Exception) -> str:
