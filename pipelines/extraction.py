@@ -67,7 +67,10 @@ def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
         template = re.search(r"\{\{.*?\}\}", text)
         if template:
             line = locate(yaml_file, ("attributes", "source", *path))
-            raise ConfigurationError(f"{line}: {template[0]} has no value; set the variable, then run again")
+            raise ConfigurationError(
+                f"{line}: {template[0]} has no value; set the variable, or <its name>_FILE to a file that holds "
+                "its value, then run again"
+            )
 
 
 def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError | None:

@@ -14,7 +14,7 @@ from connectors.profiles.drivers import Warehouse
 from connectors.profiles.errors import WarehouseTimeoutError, WarehouseUnreachableError
 
 _CANCEL_ATTEMPTS, _CANCEL_WAIT_SECONDS = 20, 0.5  # an interrupted run waits 10 s for the warehouse to let go
-CONNECT_PAUSES_SECONDS = (1.0, 4.0, 10.0, 20.0)  # before another try: a server that restarts is back within these
+CONNECT_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before another try: a server that restarts is mostly back within these
 
 Result = TypeVar("Result")
 
