@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.profiles.errors import SourceColumnError, SourceUnreadableError
+from connectors.profiles.errors import SourceColumnError, SourceUnreadableError, WarehouseQueryError
 from connectors.profiles.parquet import Manifest, read_manifest
 from connectors.profiles.warehouse import extract
 from pipelines.engine import ROW_PLACE
@@ -49,8 +49,16 @@ def extract_profiles(
             manifest = read_manifest(mapping.source.parquet or [], columns=columns, base=base)
     except SourceColumnError as error:
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
+    except WarehouseQueryError as error:
+        raise WarehouseQueryError(f"{_asked_at(mapping, yaml_file)}: {error}") from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     return manifest
+
+
+def _asked_at(mapping: SyncMapping, yaml_file: Path) -> str:
+    warehouse = mapping.source.warehouse
+    key = "table" if warehouse is not None and warehouse.table is not None else "query"
+    return locate(yaml_file, ("attributes", "source", "warehouse", key))
 
 
 def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_column_that_the_query_lacks_is_told_with_its_lines(folder: Path) -> N
 
 
 def test_a_query_that_the_warehouse_refuses_is_the_warehouses_error(folder: Path) -> None:
-    with pytest.raises(WarehouseError):
+    with pytest.raises(WarehouseError, match=r"defs\.yaml:3: .* refused the query: .*nowhere"):
         extracted(folder, source=warehouse(folder, "select nonsense from nowhere"))
 
 

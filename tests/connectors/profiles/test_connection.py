@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -141,3 +142,11 @@ def test_a_query_of_postgresql_sees_one_state_also_in_the_functions_that_it_call
     for file in manifest.files:
         rows = pq.read_table(file.path, columns=["state", "inner_state"])
         assert set(rows["state"].to_pylist()) | set(rows["inner_state"].to_pylist()) == {1}
+
+
+def test_duckdb_ends_a_query_that_takes_too_long(tmp_path: Path) -> None:
+    duckdb.connect(str(tmp_path / "a.duckdb")).close()
+    query = "SELECT hash(a.range * b.range) AS a FROM range(1000000) a, range(100000) b ORDER BY 1"
+    with pytest.raises(WarehouseTimeoutError, match=r"in duckdb:.*a\.duckdb did not end within"):
+        extract(f"duckdb://{tmp_path}/a.duckdb", query, tmp_path / "out", timeout_seconds=0.5, memory_limit="200MB")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.duckdb"]
