@@ -20,7 +20,11 @@ from tests.mariadb_server import mariadb_server
 
 _OURS = "this project, to Parquet"
 _WAYS = {
-    "PostgreSQL": ("psql, COPY to CSV", _OURS, "connectorx", "psycopg's rows"),
+    "PostgreSQL": (
+        "psql, COPY to CSV",
+        _OURS,
+        "psycopg's rows",
+    ),  # connectorx takes no Unix socket, the server no other
     "MariaDB": ("mariadb --quick, to text", _OURS, "connectorx", "PyMySQL's rows", "SQLAlchemy"),
     "DuckDB": ("DuckDB, COPY to Parquet", _OURS),
     "SQLite": (_OURS, "ADBC for SQLite", "connectorx"),
