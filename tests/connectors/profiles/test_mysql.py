@@ -24,7 +24,7 @@ from connectors.profiles.errors import (
     WarehouseTimeoutError,
     WarehouseUnreachableError,
 )
-from connectors.profiles.mysql import address_of
+from connectors.profiles.mysql import MySQL, address_of
 from connectors.profiles.parquet import Manifest
 from connectors.profiles.sql_text import TableName
 from connectors.profiles.warehouse import extract
@@ -100,6 +100,15 @@ def test_an_extraction_sees_one_state_however_long_it_reads(
     assert (manifest.rows, set(rows["state"].to_pylist())) == (40_000, {1})
     assert set(rows["inner_state"].to_pylist()) == {1}
     assert mariadb.run("SELECT count(*), min(state) FROM moving") == [(30_000, 2)]
+
+
+def test_what_is_written_after_the_connection_was_made_is_not_read(mariadb: MariaDBServer) -> None:
+    mariadb.run("CREATE TABLE growing (i int)", "INSERT INTO growing VALUES (1)")
+    with closing(MySQL(mariadb.uri, timeout_seconds=60)) as warehouse:
+        query = warehouse.all_of(TableName(("growing",)))
+        mariadb.run("INSERT INTO growing VALUES (2)")
+        narrow = warehouse.select(query, list(warehouse.describe(query)))
+        assert [batch.to_pylist() for batch in warehouse.read(narrow)] == [[{"i": 1}]]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory from /proc")
