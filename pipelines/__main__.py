@@ -265,7 +265,8 @@ def _problems(event: "dg.DagsterEvent") -> list[str]:
     failure = event.step_failure_data
     if failure.user_failure_data is not None:
         return [failure.user_failure_data.description or failure.user_failure_data.label]
-    return [_unforeseen(failure.error)]
+    is_of_checks = failure.error is not None and failure.error.cls_name == "DagsterAssetCheckFailedError"
+    return [] if is_of_checks else [_unforeseen(failure.error)]  # each of the checks has told its own part
 
 
 def _unforeseen(error: "SerializableErrorInfo | None") -> str:
@@ -311,6 +312,7 @@ def _mistakes(error: BaseException) -> list[str]:
 def _mistake(place: str, message: str) -> str:
     """Dagster writes `<path> at <file>:<line>`; people look for the file first."""
     path, found, line = place.strip("`").rpartition(" at ")
+    message = message.removeprefix("Value error, ")  # pydantic's, before our own words
     if message == "Extra inputs are not permitted":
         message = "this key is not known here; look for a slip in its name"
     return f"{line}: {path}: {message}" if found else f"{place}: {message}"

@@ -7,7 +7,8 @@
     <folder>/<frame>.ledger                    a push that is running, or died: folded before anything else happens
 
 The first part is the base, each later one adds what a push changed: the last part that has an account counts for it.
-A null attribute was never acknowledged, or its removal was. `uncertain` names attributes that a call may or may not
+A null attribute was never acknowledged, or its removal was; an account of which nothing is left goes when parts become
+one. `uncertain` names attributes that a call may or may not
 have written: they count as different from anything, so that the next run sends them again.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import ibis
 import ibis.expr.types as ir
 
 from connectors.tencent_push.ledger import LedgerContents, read_ledger
@@ -25,6 +27,7 @@ from connectors.tencent_push.protocol import AccountType
 from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError, DataFolderError
 from pipelines.folding import IS_REMOVED, IS_SET, MAYBE_REMOVED, MAYBE_SET, answered, effects_of, is_complete, touched
+from pipelines.forgetting import unknown_departed, with_removed, without_empty
 from pipelines.narrow import HASH_VERSION
 from pipelines.refusal_memory import refused_in, remembered
 from pipelines.state_parts import is_worth_compacting, learned_rows, part_name, read_parts
@@ -175,8 +178,13 @@ class AcknowledgedAttributes:
                 uncertain=(effects[MAYBE_SET] | effects[MAYBE_REMOVED]).sum().fill_null(0),
             )
         )[0]
-        if counted["any"] or counted["uncertain"]:
-            self._write(engine, effects, self.current(), frame=str(contents.header["frame"]))
+        unknown = unknown_departed(engine, contents, frame_file, name=f"unknown_{self.owner.account_type}")
+        if counted["any"] or counted["uncertain"] or unknown.size:
+            known = effects
+            if unknown.size:
+                contents_known = with_removed(contents, unknown)
+                known = effects_of(engine, contents_known, frame_file, name=f"known_{self.owner.account_type}")
+            self._write(engine, known, self.current(), frame=str(contents.header["frame"]))
         self._remember(engine, contents, frame_file, effects=effects, changed=bool(counted["any"]))
         folded = Folded(
             generation=self.current(),
@@ -222,7 +230,7 @@ class AcknowledgedAttributes:
         if whole is None:
             return generation
         file = self.folder / part_name(generation.parts)
-        engine.write_parquet(whole, file)
+        engine.write_parquet(without_empty(whole), file)
         generation = replace(generation, parts=(file,), hash_version=HASH_VERSION)
         self._write_state(generation)
         for old in self._part_files():
@@ -303,6 +311,16 @@ class AcknowledgedAttributes:
         if generation.refused is not None and not generation.refused.exists():
             return replace(generation, refused=None)  # it only saves calls; what is not known is sent once more
         return generation
+
+
+def certainly_held(known: ir.Table, names: Iterable[str]) -> ir.Table:
+    """Account and `names` of the accounts that hold one of them at least, with nothing uncertain about them.
+
+    Of an account from which everything was removed nothing can be read back: it may be gone from the app by now.
+    """
+    held = [name for name in names if name in known.columns]
+    is_any = ibis.or_(ibis.literal(False), *(known[name].notnull() for name in held))
+    return known.filter((known.uncertain.length() == 0) & is_any).select("account", *held)
 
 
 def _shown(owner: Mapping[str, object]) -> str:

@@ -105,12 +105,17 @@ def _write_ledger(path: Path, push: Push, frames: FrameSet, frame: Frame) -> Non
 
 
 def _requests(frame: Frame) -> Iterator[tuple[Command, list[int]]]:
-    """Numbers of the frame's rows that ask something of the command, a chunk at a time."""
+    """Numbers of the frame's rows that ask something of the command, a chunk at a time.
+
+    Not of departed accounts: no profile says anything about them, so that what the app has of them stays to be removed.
+    """
     first = 0
     with pq.ParquetFile(frame.path) as file:
-        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=["changed", "removed"]):
+        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=["changed", "removed", "source_file"]):
+            has_profile = pc.is_valid(batch["source_file"]).to_numpy(zero_copy_only=False)
             for command, column in ((Command.SET_ATTR, "changed"), (Command.REMOVE_ATTR, "removed")):
-                asked = np.flatnonzero(pc.list_value_length(batch[column]).to_numpy(zero_copy_only=False)) + first
+                lengths = pc.list_value_length(batch[column]).to_numpy(zero_copy_only=False)
+                asked = np.flatnonzero(lengths * has_profile) + first
                 if asked.size:
                     yield command, asked.tolist()
             first += batch.num_rows

@@ -95,6 +95,11 @@ def read_profiles(sync: Sync, current: Environment, *, destination: Path, tell: 
     )
     files = len(manifest.files)
     tell(f"{manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}")
+    for missing in manifest.missing():
+        tell(
+            f"{missing.files:,} of {files:,} files have no column {missing.column!r}, the first of them "
+            f"{missing.first_file}: it is null in their {missing.rows:,} profiles"
+        )
     return manifest
 
 
@@ -153,6 +158,11 @@ def attribute_frames(sync: Sync) -> dg.AssetsDefinition:
             computed = _compute(sync, current, manifest, push)
             for frame in computed.frames:
                 _tell_frame(context, frame)
+            for attribute, texts in computed.merged_values.items():
+                context.log.info(
+                    f"{attribute}: {texts:,} {'text stands' if texts == 1 else 'texts stand'} for several values, "
+                    "which are equal since they were cut"
+                )
             results = list(_frame_results(sync, computed, push))
             yield from results
             if all(check.passed for result in results for check in result.check_results):
@@ -187,6 +197,7 @@ def _frame_results(sync: Sync, computed: FrameSet, push: Push) -> Iterator[dg.Ma
             check_results=[*checks.check_frame(frame, key), checks.check_guards(computed, frame, key, push=push)],
         )
     reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
+    reasons |= {f"merged_by_truncation_{attribute}": texts for attribute, texts in computed.merged_values.items()}
     count = sum(computed.invalid_by_reason.values())
     yield dg.MaterializeResult(
         asset_key=invalid,

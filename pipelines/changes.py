@@ -139,20 +139,27 @@ def lonely_in(engine: Engine, frame: Frame, memory: ir.Table | None) -> npt.NDAr
     return np.sort(engine.numbers(lonely_rows(rows, memory)))
 
 
-def planned_calls(engine: Engine, frame: Frame, withheld: Withheld) -> PlannedCalls:
-    """What is withheld takes no call, what goes alone takes one of its own."""
-    rows = engine.numbered_parquet(f"planned_frame_{frame.account_type}", frame.path)
+def planned_calls(engine: Engine, frame: Frame, exceptions: Exceptions) -> PlannedCalls:
+    """What is withheld or acknowledged already takes no call, what goes alone takes one of its own."""
     asked = {Command.SET_ATTR: frame.set_accounts, Command.REMOVE_ATTR: frame.remove_accounts}
     calls = {}
     for command, requests in asked.items():
-        alone = 0
-        if len(withheld.alone):
-            listed = engine.register(f"planned_alone_{frame.account_type}", pa.table({"number": withheld.alone}))
-            mine = rows.filter(rows[_ASKED[command]].length() > 0).semi_join(listed, rows[ROW_NUMBER] == listed.number)
-            alone = len(np.setdiff1d(engine.numbers(mine.select(ROW_NUMBER)), withheld.of(command)))
-        together = requests - len(withheld.of(command)) - alone
+        done = _asking(engine, frame, command, among=exceptions.acknowledged)
+        unsent = np.union1d(done, exceptions.withheld.of(command))
+        alone = len(np.setdiff1d(_asking(engine, frame, command, among=exceptions.withheld.alone), unsent))
+        together = requests - len(unsent) - alone
         calls[command] = -(-together // MAX_ACCOUNTS_PER_CALL) + alone
     return PlannedCalls(calls[Command.SET_ATTR], calls[Command.REMOVE_ATTR])
+
+
+def _asking(engine: Engine, frame: Frame, command: Command, *, among: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The rows `among` those numbers that ask something of the command."""
+    if not len(among):
+        return _no_numbers()
+    rows = engine.numbered_parquet(f"planned_frame_{frame.account_type}", frame.path)
+    listed = engine.register(f"planned_among_{frame.account_type}", pa.table({"number": among}))
+    mine = rows.filter(rows[_ASKED[command]].length() > 0).semi_join(listed, rows[ROW_NUMBER] == listed.number)
+    return engine.numbers(mine.select(ROW_NUMBER))
 
 
 def numbers_by_command(engine: Engine, withheld: ir.Table | None) -> dict[Command, npt.NDArray[np.int64]]:

@@ -8,6 +8,8 @@ import ibis
 
 from connectors.tencent_push.pacing import Quota
 from connectors.tencent_push.protocol import MAX_VALUE_BYTES, Command
+from pipelines.acknowledged import certainly_held
+from pipelines.adopt import adopted_at
 from pipelines.engine import Engine
 from pipelines.errors import EXPECTED_ERRORS
 from pipelines.frames import Frame
@@ -24,7 +26,7 @@ VALUES_WITHIN_LIMITS = "values_within_limits"
 GUARDS = "guards"
 
 _FRAME_CHECKS: Mapping[str, str] = {
-    CONSERVATION: "profiles = without account + superseded + invalid + unchanged + changed",
+    CONSERVATION: "profiles = without account + superseded + invalid + unchanged + changed - departed",
     ONE_ROW_PER_ACCOUNT: "No account stands in the frame twice.",
     VALUES_WITHIN_LIMITS: f"Every value has 1 to {MAX_VALUE_BYTES} UTF-8 bytes.",
     GUARDS: "The YAML's `guards` stop the run before its first call.",
@@ -57,6 +59,7 @@ def check_frame(frame: Frame, asset: dg.AssetKey, *, prefix: str = "") -> list[d
                 "invalid": counts.invalid,
                 "unchanged": counts.unchanged,
                 "changed": counts.changed,
+                "departed": counts.departed,
                 "chosen_rows": frame.chosen_rows,
                 "rows": frame.rows,
             },
@@ -166,12 +169,13 @@ def read_back_check(
             return dg.AssetCheckResult(
                 passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"Nothing could be read back. {error}"
             )
-        return _read_back_result(found)
+        adopted = [moment for kind in mapping.account_types() if (moment := adopted_at(push.acknowledged(kind)))]
+        return _read_back_result(found, adopted=max(adopted, default=None))
 
     return check
 
 
-def _read_back_result(found: ReadBack) -> dg.AssetCheckResult:
+def _read_back_result(found: ReadBack, *, adopted: str | None) -> dg.AssetCheckResult:
     facts: dict[str, int | float] = {"sampled": found.sampled, "matching": found.matching}
     if found.sampled:
         facts["mismatch_share_bound"] = round(found.mismatch_share_bound, 4)
@@ -179,16 +183,17 @@ def _read_back_result(found: ReadBack) -> dg.AssetCheckResult:
         passed=found.mismatched == 0,
         severity=dg.AssetCheckSeverity.WARN,
         metadata=facts,
-        description=_read_back_text(found),
+        description=_read_back_text(found, adopted=adopted),
     )
 
 
-def _read_back_text(found: ReadBack) -> str:
+def _read_back_text(found: ReadBack, *, adopted: str | None) -> str:
     text = f"{found.matching:,} of {found.sampled:,} sampled accounts hold the values that were acknowledged"
     if found.mismatched == 0:
         return text
+    doubt = f", or what was adopted {adopted} was not there" if adopted else ""
     return (
-        f"{text}: something else changes the app, or its data were reset. To send everything again, remove this "
+        f"{text}: something else changes the app, or its data were reset{doubt}. To send everything again, remove this "
         "sync's folder in the data folder's acknowledged/target=..., then run again"
     )
 
@@ -205,10 +210,9 @@ def sample_acknowledged(push: Push, current: Environment) -> dict[str, dict[str,
             known = push.acknowledged(kind).table(engine)
             if known is None:
                 continue
-            certain = known.filter(known.uncertain.length() == 0)
-            drawn = certain.order_by(ibis.random()).limit(SAMPLE_ACCOUNTS // len(kinds))
-            names = [name for name in push.mapping.account_types()[kind].attributes if name in known.columns]
-            for row in engine.rows(drawn.select("account", *names)):
-                held = {name: row[name] for name in names if row[name] is not None}
-                expected.setdefault(row["account"], {}).update(held)
+            certain = certainly_held(known, push.mapping.account_types()[kind].attributes)
+            for row in engine.rows(certain.order_by(ibis.random()).limit(SAMPLE_ACCOUNTS // len(kinds))):
+                account = row.pop("account")
+                held = {name: value for name, value in row.items() if value is not None}
+                expected.setdefault(account, {}).update(held)
     return expected

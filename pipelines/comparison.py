@@ -7,6 +7,7 @@ import ibis
 import ibis.expr.types as ir
 
 from connectors.tencent_push.protocol import AccountType
+from pipelines import accounts
 from pipelines.accounts import Status
 from pipelines.mapping import AccountMapping, NullPolicy, SyncMapping
 from pipelines.narrow import CONTENT, account_column, content, open_column, status_column
@@ -37,10 +38,13 @@ def beside_known(profiles: ir.Table, mapping: SyncMapping, kind: AccountType, *,
     return joined.mutate(**{IS_SETTLED: (joined[CONTENT] == joined[_KNOWN_CONTENT]).fill_null(False)})
 
 
-def compared(beside: ir.Table, mapping: SyncMapping, kind: AccountType, *, is_first: bool) -> ir.Table:
+def compared(
+    beside: ir.Table, mapping: SyncMapping, kind: AccountType, *, is_first: bool, is_slim: bool = False
+) -> ir.Table:
     """One row per account of beside_known(): values, what is reported about them, and which differ.
 
-    `is_first`: nothing is known. `is_note` tells of accounts that do not change or have something to report.
+    `is_first`: nothing is known. `is_slim`: the values of accounts that neither change nor are reported are left out.
+    `is_note` tells of accounts that do not change or have something to report.
     """
     mine = mapping.account_types()[kind]
     columns: dict[str, ir.Value] = {FILE: beside[FILE], ROW: beside[ROW], "account": beside[_ACCOUNT]}
@@ -57,8 +61,15 @@ def compared(beside: ir.Table, mapping: SyncMapping, kind: AccountType, *, is_fi
     }
     is_change = ibis.or_(*differs, *to_remove.values())
     nothing_there = ibis.and_(*(values[f"absent_{number}"] for number in range(len(mine.attributes))))
+    kept = {name: values[name] for name in values.columns if name.startswith(("value_", "reason_", "text_"))}
+    if is_slim:
+        is_needed = is_change | is_reported(values, mine)
+        kept = {name: ibis.ifelse(is_needed, value, ibis.null(str)) for name, value in kept.items()}
     return values.select(
-        *(name for name in values.columns if not name.startswith(("absent_", "known_", "uncertain", CONTENT))),
+        FILE,
+        ROW,
+        "account",
+        *(value.name(name) for name, value in kept.items()),
         # A digest tells nothing of a profile with something to report: that is looked at every night.
         ibis.ifelse(is_reported(values, mine), ibis.null("uint64"), values[CONTENT]).name(CONTENT),
         values[KNOWN_CONTENT],
@@ -69,6 +80,21 @@ def compared(beside: ir.Table, mapping: SyncMapping, kind: AccountType, *, is_fi
         is_change=is_change,
         # Without a value and without a report there was nothing there, which is cheaper to see.
         is_note=is_reported(values, mine) | (nothing_there if is_first else ~is_change),
+    )
+
+
+def settled_rows(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
+    """Profiles that were settled before: as much of them as of compared() ones stands in a frame."""
+    mine = mapping.account_types()[kind]
+    values = [value_expressions(profiles[attribute.column], attribute).value for attribute in mine.attributes.values()]
+    return profiles.select(
+        FILE,
+        ROW,
+        accounts.account_text(profiles, mine.column).name("account"),
+        *(value.name(f"value_{number}") for number, value in enumerate(values)),
+        content(profiles, mapping, kind).name(CONTENT),
+        changed=_names([]),
+        removed=_names([]),
     )
 
 
@@ -116,6 +142,5 @@ def _is_to_remove(joined: ir.Table, number: int, name: str) -> ir.BooleanValue:
 
 
 def _names(parts: list[ir.StringValue]) -> ir.ArrayValue:
-    if not parts:
-        return ibis.literal([], type="array<string>")
-    return ibis.array(parts).filter(lambda name: name.notnull())
+    # An empty list alone would have no type for the engine.
+    return ibis.array(parts or [ibis.null(str)]).filter(lambda name: name.notnull())

@@ -8,21 +8,33 @@ from pipelines.accounts import Status
 from pipelines.engine import Engine
 from pipelines.mapping import SyncMapping
 from pipelines.narrow import account_column, key_column, open_column, status_column
+from pipelines.near_accounts import near_accounts
 from pipelines.source_rows import FILE, ROW
 from pipelines.values import orderable
 
 
-def superseded(engine: Engine, rows: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
-    """FILE, ROW and account of every superseded profile among the open `rows`.
+def rivals(engine: Engine, rows: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:
+    """FILE, ROW, account and status of the open `rows` whose key occurs more than once.
 
-    Keys only say where to look: what is compared is the account itself, so that accounts that share a key by chance
-    are kept apart.
+    Keys only say where to look: what is compared is the account itself, so that accounts that share a key, near ones or
+    by chance, are kept apart.
     """
     mine = rows.filter(rows[open_column(kind)])
     keys = mine.group_by(key_column(kind)).agg(profiles=mine.count())
     crowded = engine.materialize(f"crowded_keys_{kind}", keys.filter(keys.profiles > 1).select(key_column(kind)))
-    candidates = engine.materialize(f"crowded_{kind}", _crowded(mine, crowded, mapping, kind))
-    return engine.materialize(f"superseded_{kind}", _older(candidates))
+    return engine.materialize(f"crowded_{kind}", _crowded(mine, crowded, mapping, kind))
+
+
+def superseded(engine: Engine, crowded: ir.Table, kind: AccountType) -> ir.Table:
+    """FILE, ROW and account of every superseded profile among the `rivals`."""
+    return engine.materialize(f"superseded_{kind}", _older(crowded))
+
+
+def near(engine: Engine, crowded: ir.Table, older: ir.Table, kind: AccountType) -> ir.Table:
+    """FILE, ROW, account and `near` of the newest profile of every account that has a near one among the `rivals`."""
+    candidates = crowded.filter(crowded.status == Status.CANDIDATE.value).anti_join(older, [FILE, ROW])
+    newest = engine.materialize(f"newest_{kind}", candidates)
+    return engine.materialize(f"near_{kind}", near_accounts(newest, newest))
 
 
 def _crowded(rows: ir.Table, crowded: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.Table:

@@ -13,7 +13,7 @@ from connectors.profiles.warehouse import extract
 from pipelines.engine import ROW_PLACE
 from pipelines.errors import ConfigurationError
 from pipelines.mapping import SyncMapping
-from pipelines.preflight import check_source, missing_columns
+from pipelines.preflight import check_files, check_source, missing_columns
 from pipelines.yaml_lines import locate
 
 
@@ -29,7 +29,8 @@ def extract_profiles(
     """Parquet is used where it lies; a warehouse's answer is streamed to `destination`.
 
     `base` is where relative paths start. `on_rows` hears the rows so far while a warehouse answers. Raises
-    ConfigurationError, with the YAML's line, for columns that are missing or of a type that has no text.
+    ConfigurationError, with the YAML's line, for columns that are missing (also where some files lack one
+    that they must have) or of a type that has no text.
     """
     _require_variables(mapping, yaml_file)
     columns = mapping.columns()
@@ -52,6 +53,7 @@ def extract_profiles(
     except WarehouseQueryError as error:
         raise WarehouseQueryError(f"{_asked_at(mapping, yaml_file)}: {error}") from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
+    check_files(mapping, manifest, yaml_file=yaml_file)
     return manifest
 
 
@@ -92,7 +94,7 @@ def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError 
                 f"{file.path} has a column {ROW_PLACE!r}, the engine's own name for a row's place in its file; "
                 "rename it in the source"
             )
-        for column in manifest.schema.names:
+        for column in file.schema.names:
             try:
                 with pq.ParquetFile(file.path) as opened:
                     for batch in opened.iter_batches(columns=[column]):

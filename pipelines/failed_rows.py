@@ -1,7 +1,8 @@
 """Everything that was not acknowledged, as one Parquet file per run that people can read without asking.
 
 The columns are a contract (see README): adding one is allowed, changing or dropping one is not. Validation's part
-comes from the invalid rows, the push's part from refusals.py; both are joined here with the row's history.
+comes from the invalid rows, the push's part from refusals.py; both are joined here with the row's history. A row of an
+account that no profile has any more has no source.
 """
 
 from collections.abc import Mapping
@@ -14,10 +15,11 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connectors.tencent_push.errors import Reason as RefusalReason
 from connectors.tencent_push.protocol import AccountType
 from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.mapping import SyncMapping
-from pipelines.reasons import Severity
+from pipelines.reasons import DEPARTED_EXPLANATION, DEPARTED_UNKNOWN_FIX, Severity
 from pipelines.refusals import moment_of
 
 SCHEMA_VERSION = "1"
@@ -154,7 +156,11 @@ def _of_push(refused: ir.Table, frame: ir.Table, *, kind: AccountType, column: s
     rows = frame.select(frame_number=frame[ROW_NUMBER], account=frame.account, source_file=frame.source_file,
                         source_row=frame.source_row)  # fmt: skip
     joined = mine.join(rows, mine.number == rows.frame_number)
+    has_departed = joined.source_file.isnull()
+    is_unknown = joined.reason == RefusalReason.ACCOUNT_UNKNOWN.value
     return joined.mutate(
+        explanation=ibis.ifelse(has_departed, joined.explanation + DEPARTED_EXPLANATION, joined.explanation),
+        fix=ibis.ifelse(has_departed & is_unknown, DEPARTED_UNKNOWN_FIX, joined.fix),
         severity=ibis.literal(Severity.ERROR.value),
         attribute=null,
         column=ibis.literal(column),

@@ -15,8 +15,10 @@ from pipelines.errors import EngineError
 from pipelines.extraction import explained
 from pipelines.frames import compute_frames
 from pipelines.guards import count_failed_profiles
+from pipelines.merged_values import count_merged_values
 from pipelines.preflight import check_declared
 from pipelines.push import FrameSet, Push
+from pipelines.reasons import Reason
 from pipelines.refusal_memory import rules_of
 
 Declared = Mapping[str, AccountType]
@@ -69,6 +71,7 @@ def compute_frame_set(
         with push.locked():
             for kind, state in states.items():
                 state.learn(engine, computed.learned[kind], since=generations[kind])
+    is_any_cut = Reason.VALUE_TRUNCATED.value in computed.invalid_by_reason
     return FrameSet(
         run_id=push.run_id,
         target=push.target.name,
@@ -80,4 +83,5 @@ def compute_frame_set(
         generations=generations,
         rules={kind: rules_of(mine, declared) for kind, mine in kinds.items()},
         failed_profiles=count_failed_profiles(engine, computed.invalid_rows, kinds),
+        merged_values=count_merged_values(engine, computed.invalid_rows) if is_any_cut else {},
     )

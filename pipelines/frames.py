@@ -17,9 +17,9 @@ from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts
 from pipelines.accounts import INVALID_STATUSES, Status
-from pipelines.comparison import IS_SETTLED, KNOWN_CONTENT, beside_known, compared, newest
+from pipelines.comparison import IS_SETTLED, KNOWN_CONTENT, beside_known, compared, newest, settled_rows
 from pipelines.departed import departed, require_accounts
-from pipelines.duplicates import superseded
+from pipelines.duplicates import near, rivals, superseded
 from pipelines.engine import Engine
 from pipelines.invalid_rows import count_found, invalid_rows, stop_on_policy, with_source
 from pipelines.mapping import Departed, SyncMapping
@@ -113,9 +113,11 @@ def compute_frames(
     found = narrowed(engine, numbered_profiles(engine, manifest, mapping), mapping, acknowledged)
     irregular = engine.materialize("irregular", _irregular(found.rows, mapping))
     looks = {kind: _look(engine, found, mapping, kind) for kind in mapping.account_types()}
-    older, noted = ({kind: getattr(look, part) for kind, look in looks.items()} for part in ("older", "noted"))
+    older = {kind: look.older for kind, look in looks.items()}
+    alike = {kind: look.alike for kind, look in looks.items()}
+    noted = {kind: look.noted for kind, look in looks.items()}
     files = engine.register("source_files", file_table(manifest))
-    invalid = engine.materialize("invalid_rows", invalid_rows(irregular, older, noted, mapping=mapping))
+    invalid = engine.materialize("invalid_rows", invalid_rows(irregular, older, alike, noted, mapping=mapping))
     path = folder / "invalid_rows.parquet"
     engine.write_parquet(with_source(invalid, files), path, metadata=metadata)
     stop_on_policy(engine, invalid, files, mapping=mapping, path=path)
@@ -124,6 +126,7 @@ def compute_frames(
             engine,
             look,
             files,
+            aside=found.aside.get(kind),
             mapping=mapping,
             path=folder / f"{kind}.parquet",
             metadata=metadata,
@@ -137,7 +140,7 @@ def compute_frames(
         frames=frames,
         invalid_rows=path,
         invalid_by_reason={row["reason"]: row["rows"] for row in by_reason},
-        invalid_found=count_found(engine, irregular, older, noted, mapping=mapping, missing=found.missing),
+        invalid_found=count_found(engine, irregular, older, alike, noted, mapping=mapping, missing=found.missing),
         learned={kind: _learned(noted[kind]) for kind in looks},
     )
 
@@ -146,31 +149,39 @@ def compute_frames(
 class _Look:
     """What the open profiles of one account type are, as tables of the engine or expressions over them.
 
-    `older` are superseded, `beside` the newest beside what is known of them, `rows` those compared, `noted` the
-    compared ones that do not change or have something to report, `gone` the departed accounts.
+    `older` are superseded, `alike` have a near account. `rows` are the newest, compared, without the `settled` ones
+    that need not be; `noted` are of these the ones that do not change or have something to report. `gone` are the
+    departed accounts.
     """
 
     kind: AccountType
     older: ir.Table
-    beside: ir.Table
+    alike: ir.Table
     rows: ir.Table
     noted: ir.Table
+    settled: int
     gone: ir.Table | None
 
 
 def _look(engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountType) -> _Look:
-    """A copy's rows are compared once and kept, without those that turn out settled; others are computed twice."""
-    older = superseded(engine, found.rows, mapping, kind)
+    """Compared rows are kept where most of them are no changes; on a first run, they are computed twice instead."""
+    crowded = rivals(engine, found.rows, mapping, kind)
+    older = superseded(engine, crowded, kind)
+    alike = near(engine, crowded, older, kind)
     beside = beside_known(newest(found.rows, older, kind), mapping, kind, known=found.known[kind])
-    is_first = found.known[kind] is None
-    if found.is_copy:
-        left = beside.filter(~beside[IS_SETTLED])
-        rows = engine.materialize(f"compared_{kind}", compared(left, mapping, kind, is_first=is_first))
-        noted = _noted(rows)
-    else:
-        rows = compared(beside, mapping, kind, is_first=is_first)
+    gone = departed(engine, found, mapping, kind)
+    if found.known[kind] is None:
+        rows = compared(beside, mapping, kind, is_first=True)
         noted = engine.materialize(f"noted_{kind}", _noted(rows))
-    return _Look(kind, older, beside, rows, noted, departed(engine, found, mapping, kind))
+        return _Look(kind, older, alike, rows, noted, settled=0, gone=gone)
+    settled = 0
+    if found.is_copy and mapping.frames == "changed":
+        (counted,) = engine.rows(beside.aggregate(settled=beside[IS_SETTLED].sum()))
+        settled = int(counted["settled"] or 0)
+        beside = beside.filter(~beside[IS_SETTLED])
+    wanted = compared(beside, mapping, kind, is_first=False, is_slim=mapping.frames == "changed")
+    rows = engine.materialize(f"compared_{kind}", wanted)
+    return _Look(kind, older, alike, rows, _noted(rows), settled=settled, gone=gone)
 
 
 def _irregular(rows: ir.Table, mapping: SyncMapping) -> ir.Table:
@@ -200,7 +211,7 @@ def _learned(noted: ir.Table) -> ir.Table:
 
 def _count(engine: Engine, found: Narrowed, irregular: ir.Table, look: _Look, *, profiles: int) -> dict[str, int]:
     """Counts of the profiles that are no changes, each from its own place."""
-    kind, noted, beside = look.kind, look.noted, look.beside
+    kind, noted = look.kind, look.noted
     status = irregular[f"status_{kind}"]
     is_open = irregular[open_column(kind)]
     (counted,) = engine.rows(
@@ -211,17 +222,13 @@ def _count(engine: Engine, found: Narrowed, irregular: ir.Table, look: _Look, *,
     )
     (older,) = engine.rows(look.older.aggregate(superseded=look.older.count()))
     (same,) = engine.rows(noted.aggregate(unchanged=(~noted.is_change).sum()))
-    unchanged = found.settled[kind] + int(same["unchanged"] or 0)
-    if found.is_copy:
-        (settled,) = engine.rows(beside.aggregate(settled=beside[IS_SETTLED].sum()))
-        unchanged += int(settled["settled"] or 0)
     return {
         "profiles": profiles,
         "classified": found.settled[kind] + found.without[kind] + found.open[kind],
         "without_account": found.without[kind] + int(counted["without_account"] or 0),
         "invalid": int(counted["invalid"] or 0),
         "superseded": int(older["superseded"]),
-        "unchanged": unchanged,
+        "unchanged": found.settled[kind] + look.settled + int(same["unchanged"] or 0),
     }
 
 
@@ -230,6 +237,7 @@ def _write_frame(
     look: _Look,
     files: ir.Table,
     *,
+    aside: ir.Table | None,
     mapping: SyncMapping,
     path: Path,
     metadata: Mapping[str, str],
@@ -238,14 +246,16 @@ def _write_frame(
     kind, rows, gone = look.kind, look.rows, look.gone
     names = list(mapping.account_types()[kind].attributes)
     wanted = rows if mapping.frames == "all" else rows.filter(rows.is_change)
+    if aside is not None and mapping.frames == "all":
+        others = settled_rows(aside, mapping, kind)
+        wanted = wanted.select(others.columns).union(others)
     joined = wanted.join(files, wanted[FILE] == files.number)
     values = [joined[f"value_{number}"].name(name) for number, name in enumerate(names)]
     contents = joined.select(
         joined.account,
         *values,
         joined.changed,
-        # Where no attribute may be removed, the engine does not know what the empty lists would hold.
-        joined.removed.cast("array<string>").name("removed"),
+        joined.removed,
         joined.source_file,
         joined[ROW].name("source_row"),
         joined[CONTENT],

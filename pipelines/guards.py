@@ -2,7 +2,9 @@
 
 Each fraction is of one account type:
 
-    max_changed_fraction   changed accounts / all valid accounts, changed and unchanged
+    max_changed_fraction   changed accounts / all valid accounts, changed and unchanged; departed accounts that are to
+                           be cleared (`departed: remove`) are among the changed, so that a source that lost half its
+                           users is seen
     max_failed_fraction    profiles with an error of validation (no notice) / all profiles of the source
 
 Nothing is stopped here; see checks.py. While it pushes, the sink applies `max_failed_fraction` once more, to the share
@@ -30,6 +32,7 @@ class Measured:
 
     @property
     def accounts(self) -> int:
+        """Valid accounts of the source, and departed ones that would be cleared."""
         return self.counts.changed + self.counts.unchanged
 
     @property
@@ -49,6 +52,7 @@ class Measured:
             "failed_profiles": self.failed_profiles,
             "accounts": self.accounts,
             "changed": self.counts.changed,
+            "departed": self.counts.departed,
             "changed_fraction": round(self.changed_fraction, 6),
             "failed_fraction": round(self.failed_fraction, 6),
             **limits,
@@ -63,8 +67,10 @@ class Measured:
             return
         limit = guards.max_changed_fraction
         if limit is not None and self.changed_fraction > limit:
+            gone = self.counts.departed
+            departed = f", {gone:,} of them since no profile has them any more" if gone else ""
             yield (
-                f"{self.counts.changed:,} of {self.accounts:,} accounts would change, a share of "
+                f"{self.counts.changed:,} of {self.accounts:,} accounts would change{departed}, a share of "
                 f"{self.changed_fraction:.4g}; guards.max_changed_fraction allows {limit:g}."
             )
         limit = guards.max_failed_fraction

@@ -22,6 +22,7 @@ from pipelines.values import utf8_bytes
 def invalid_rows(
     classified: ir.Table,
     superseded: Mapping[AccountType, ir.Table],
+    near: Mapping[AccountType, ir.Table],
     compared: Mapping[AccountType, ir.Table],
     *,
     mapping: SyncMapping,
@@ -31,6 +32,7 @@ def invalid_rows(
     for kind, mine in mapping.account_types().items():
         parts.append(_invalid_accounts(classified, mapping, kind))
         parts.append(_reported(superseded[kind], Reason.SUPERSEDED.value, kind=kind, column=mine.column))
+        parts.append(_near_accounts(near[kind], kind=kind, column=mine.column))
         for number, (name, attribute) in enumerate(mine.attributes.items()):
             parts.append(_invalid_values(compared[kind], number, kind=kind, name=name, attribute=attribute))
     return ibis.union(*parts)
@@ -98,6 +100,10 @@ def _invalid_accounts(classified: ir.Table, mapping: SyncMapping, kind: AccountT
     return _reported(rows, rows[f"status_{kind}"], kind=kind, column=mapping.account_types()[kind].column)
 
 
+def _near_accounts(near: ir.Table, *, kind: AccountType, column: str) -> ir.Table:
+    return _reported(near, Reason.ACCOUNT_NEAR_ANOTHER.value, kind=kind, column=column, value=near.near)
+
+
 def _invalid_values(
     compared: ir.Table, number: int, *, kind: AccountType, name: str, attribute: AttributeMapping
 ) -> ir.Table:
@@ -117,6 +123,7 @@ def count_found(
     engine: Engine,
     classified: ir.Table,
     superseded: Mapping[AccountType, ir.Table],
+    near: Mapping[AccountType, ir.Table],
     compared: Mapping[AccountType, ir.Table],
     *,
     mapping: SyncMapping,
@@ -134,9 +141,10 @@ def count_found(
     total = missing + sum(int(count or 0) for count in found.values()) - shared
     for kind, mine in mapping.account_types().items():
         (rows,) = engine.rows(superseded[kind].aggregate(rows=superseded[kind].count()))
+        (alike,) = engine.rows(near[kind].aggregate(rows=near[kind].count()))
         reasons = {f"n{number}": compared[kind][f"reason_{number}"].count() for number in range(len(mine.attributes))}
         (values,) = engine.rows(compared[kind].aggregate(**reasons))
-        total += int(rows["rows"]) + sum(int(count) for count in values.values())
+        total += int(rows["rows"]) + int(alike["rows"]) + sum(int(count) for count in values.values())
     return total
 
 

@@ -229,12 +229,46 @@ class Schedule(_Strict):
         return self
 
 
+def _fraction(value: object) -> object:
+    """Numbers alone, so that nobody's `50` or `"5 %"` is taken for something else."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1):
+        return value
+    raise ValueError("write a number above 0 and below 1, such as 0.05 for 5 %; without the key there is no such guard")
+
+
+def _profile_count(value: object) -> object:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("write a whole number from 1 on, without separators, such as 100000")
+
+
+_Fraction = Annotated[float | None, Field(gt=0, lt=1), BeforeValidator(_fraction)]
+
+
 class Guards(_Strict):
     """What stops a run that goes wrong; see guards.py. Only `min_profiles` applies to a sync's first run."""
 
-    max_changed_fraction: float | None = Field(default=None, gt=0, lt=1)
-    max_failed_fraction: float | None = Field(default=None, gt=0, lt=1)
-    min_profiles: int | None = Field(default=None, ge=1)
+    max_changed_fraction: _Fraction = None
+    max_failed_fraction: _Fraction = None
+    min_profiles: Annotated[int | None, Field(ge=1), BeforeValidator(_profile_count)] = None
+
+
+def _guards(value: object) -> object:
+    if isinstance(value, Guards) or (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
+        return value
+    raise ValueError(
+        "guards holds limits by their names (max_changed_fraction, max_failed_fraction, min_profiles), such as "
+        "{min_profiles: 100000}; without limits leave the key out"
+    )
+
+
+def _departed(value: object) -> object:
+    if value in tuple(Departed):
+        return value
+    raise ValueError(
+        "write leave (the accounts that no profile has any more keep what they have) or remove (their attributes are "
+        "removed)"
+    )
 
 
 def _owner(text: str) -> str:
@@ -250,9 +284,9 @@ class SyncMapping(_Strict):
     updated_at: str | None = None
     accounts: Accounts
     frames: Literal["changed", "all"] = "changed"
-    departed: Departed = Departed.LEAVE
+    departed: Annotated[Departed, BeforeValidator(_departed)] = Departed.LEAVE
     schedule: Schedule | None = None
-    guards: Guards = Field(default_factory=Guards)
+    guards: Annotated[Guards, BeforeValidator(_guards)] = Field(default_factory=Guards)
     owners: list[Annotated[str, AfterValidator(_owner)]] = Field(default_factory=list)
 
     def account_types(self) -> dict[AccountType, AccountMapping]:

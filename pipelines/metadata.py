@@ -40,7 +40,12 @@ def of_profiles(manifest: Manifest, mapping: SyncMapping) -> dict[str, Any]:
     """A warehouse is shown without its password."""
     warehouse = mapping.source.warehouse
     shown = [file.path for file in manifest.files[:20]]
-    return {
+    missing = {
+        each.column: {"files": each.files, "profiles": each.rows, "first_file": each.first_file}
+        for each in manifest.missing()
+    }
+    facts = {"missing_columns": dg.MetadataValue.json(missing)} if missing else {}
+    return facts | {
         ROW_COUNT: manifest.rows,
         COLUMN_SCHEMA: column_schema(manifest.schema),
         URI: shown[0] if len(manifest.files) == 1 else str(Path(shown[0]).parent),
@@ -67,6 +72,7 @@ def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, targe
         "unchanged": counts.unchanged,
         "changed": counts.changed,
         "departed": frame.departed,
+        "departed_to_remove": counts.departed,
         "set_calls": set_calls,
         "remove_calls": remove_calls,
         "seconds_at_the_quota": round(max(set_calls, remove_calls) / target.calls_per_second, 1),

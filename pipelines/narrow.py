@@ -20,13 +20,14 @@ from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts, values
 from pipelines.engine import ENGINE_VERSION, Engine
 from pipelines.mapping import SyncMapping
+from pipelines.near_accounts import folded
 
 KEY, CONTENT = "__key", "__content"  # of an account, of a profile; as the state keeps them
 # The hash and the regular expressions' Unicode tables are the engine's own: of another version nothing is believed.
-HASH_VERSION = ENGINE_VERSION
+HASH_VERSION = f"{ENGINE_VERSION}-2"  # 2: keys are those of folded accounts
 _PROFILE_BITS, _STATE_BIT = 3, 1  # a profile's digest ends in binary 10, the same digest in the state in 11
 _PAIR = 2
-MOST_OPEN = 0.25  # above this fraction of all profiles, open ones are not copied but read again where they lie
+MOST_OPEN = 0.25  # above this fraction of acknowledged accounts, open profiles are not copied but read where they lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Narrowed:
     `open` and `missing` (without any account) are counted in `rows`. `settled` are profiles as they were when Tencent
     had acknowledged everything of them, `without` those that have no account for sure. `known` is what the state says
     of open profiles' accounts, and of accounts that no profile has. `is_copy` tells whether `rows` are a small table
-    of their own, or all profiles.
+    of their own, or all profiles; of a copy, `aside` are the settled profiles, to be read where they lie.
     """
 
     rows: ir.Table
@@ -46,6 +47,7 @@ class Narrowed:
     settled: Mapping[AccountType, int]
     without: Mapping[AccountType, int]
     known: Mapping[AccountType, ir.Table | None]
+    aside: Mapping[AccountType, ir.Table]
 
 
 def key_column(kind: AccountType) -> str:
@@ -65,8 +67,11 @@ def status_column(kind: AccountType) -> str:
 
 
 def account_key(account: ir.StringValue) -> ir.IntegerValue:
-    """64 bits of the account. Two accounts may share them: equality is told by the account alone."""
-    return _hashed(account)
+    """64 bits of the account. Two accounts may share them: equality is told by the account alone.
+
+    Near accounts do, so that they are looked at together, and every night.
+    """
+    return _hashed(folded(account))
 
 
 def content(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> ir.IntegerValue:
@@ -92,7 +97,7 @@ def narrowed(
     """The open profiles of every kind; all of them where nothing was acknowledged, or unchanged ones are wanted too."""
     keyed = profiles.mutate(**{key_column(kind): _key(profiles, mapping, kind) for kind in mapping.account_types()})
     states = {kind: known.get(kind) for kind in mapping.account_types()}
-    if mapping.frames == "all" or not any(_has_contents(engine, state) for state in states.values()):
+    if not any(_has_contents(engine, state) for state in states.values()):
         return _everything(engine, keyed, mapping, states)
     groups = {kind: _groups(engine, keyed, mapping, kind, state=state) for kind, state in states.items()}
     open_keys = {kind: table.filter(table[KEY].notnull()).select(KEY) for kind, table in groups.items()}
@@ -113,7 +118,7 @@ def narrowed(
         rows,
         mapping,
         known=looked_up,
-        is_copy=True,
+        aside={kind: _aside(keyed, open_keys[kind], kind) for kind in groups},
         settled={kind: kept[kind] - _count(engine, known) for kind, known in looked_up.items()},
         without={kind: _count_without(engine, table) for kind, table in groups.items()},
     )
@@ -135,7 +140,7 @@ def _everything(
 ) -> Narrowed:
     kinds = list(mapping.account_types())
     rows = keyed.mutate(**{open_column(kind): accounts.may_have_account(keyed, mapping, kind) for kind in kinds})
-    return _counted_rows(engine, _with_accounts(rows, mapping), mapping, known=states, is_copy=False)
+    return _counted_rows(engine, _with_accounts(rows, mapping), mapping, known=states)
 
 
 def _with_accounts(rows: ir.Table, mapping: SyncMapping) -> ir.Table:
@@ -153,11 +158,11 @@ def _counted_rows(
     mapping: SyncMapping,
     *,
     known: Mapping[AccountType, ir.Table | None],
-    is_copy: bool,
+    aside: Mapping[AccountType, ir.Table] | None = None,
     settled: Mapping[AccountType, int] | None = None,
     without: Mapping[AccountType, int] | None = None,
 ) -> Narrowed:
-    """`settled` and `without` where such profiles were set aside."""
+    """`aside`, `settled` and `without` where such profiles were set aside."""
     kinds = list(mapping.account_types())
     sums = {kind.value: rows[open_column(kind)].sum() for kind in kinds}
     sums |= {f"not_{kind}": (~rows[open_column(kind)]).sum() for kind in kinds}
@@ -165,12 +170,13 @@ def _counted_rows(
     counted = {name: int(count or 0) for name, count in found.items()}
     return Narrowed(
         rows=rows,
-        is_copy=is_copy,
+        is_copy=aside is not None,
         open={kind: counted[kind.value] for kind in kinds},
         missing=counted["missing"],
         settled=settled or dict.fromkeys(kinds, 0),
         without=without or {kind: counted[f"not_{kind}"] for kind in kinds},
         known=known,
+        aside=aside or {},
     )
 
 
@@ -202,6 +208,11 @@ def _groups(
     grouped = sides.group_by(KEY).agg(members=sides.count(), both=sides[CONTENT].bit_xor())
     is_settled = (grouped.members == _PAIR) & (grouped.both == _STATE_BIT) & grouped[KEY].notnull()
     return engine.materialize(f"groups_{kind}", grouped.filter(~is_settled).select(KEY, "members"))
+
+
+def _aside(keyed: ir.Table, open_keys: ir.Table, kind: AccountType) -> ir.Table:
+    mine = keyed.filter(keyed[key_column(kind)].notnull())
+    return mine.anti_join(open_keys, mine[key_column(kind)] == open_keys[KEY])
 
 
 def _known(engine: Engine, state: ir.Table | None, open_keys: ir.Table, kind: AccountType) -> ir.Table | None:

@@ -20,7 +20,8 @@ from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.errors import lookup
 from connectors.tencent_push.outcomes import OutcomeKind
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType
-from pipelines.changes import PlannedCalls, planned_calls
+from pipelines.acknowledged import Generation
+from pipelines.changes import Exceptions, PlannedCalls, planned_calls
 from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.errors import AppBusyError, DataFolderError, EngineError
 from pipelines.failed_rows import latest_before
@@ -29,7 +30,7 @@ from pipelines.frames import Frame
 from pipelines.guards import measured
 from pipelines.push import FrameSet, Push
 from pipelines.push_progress import duration_text
-from pipelines.summary import profiles_text
+from pipelines.summary import departed_lines, profiles_text
 
 SAMPLE_CHANGES = 10
 READINGS = 3  # of a state that a running push replaces meanwhile
@@ -56,7 +57,10 @@ class FramePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All of it. `guards` would stop the run, `sample` is masked, `notes` say what the plan does not know."""
+    """All of it. `guards` would stop the run, `sample` is masked, `notes` say what the plan does not know.
+
+    `frames_seconds` is what it took to read the profiles and to compute the frames, up to `made_at`.
+    """
 
     sync: str
     target: str
@@ -64,6 +68,7 @@ class Plan:
     plans: tuple[FramePlan, ...]
     calls_per_second: float
     made_at: datetime
+    frames_seconds: float
     guards: tuple[str, ...]
     sample: tuple[str, ...]
     notes: tuple[str, ...]
@@ -79,8 +84,8 @@ class Plan:
 
     @property
     def finish(self) -> datetime:
-        """Of a run that begins to send at this moment."""
-        return self.made_at + timedelta(seconds=self.seconds)
+        """Of a run that starts when the plan is made: it computes the frames once more, then sends at the quota."""
+        return self.made_at + timedelta(seconds=self.frames_seconds + self.seconds)
 
     def facts(self) -> dict[str, int | float | str]:
         """Plain numbers under plain names, for metadata."""
@@ -90,12 +95,15 @@ class Plan:
             "expected_finish": self.finish.isoformat(timespec="seconds"),
             "calls_avoided": sum(plan.avoided_calls for plan in self.plans),
             "guards_stop_the_run": bool(self.guards),
+            **{f"rows_{reason}": rows for reason, rows in self.frames.invalid_by_reason.items()},
         }
         for plan in self.plans:
             kind, counts = plan.frame.account_type, plan.frame.counts
             facts |= {
                 f"{kind}_changed": counts.changed,
                 f"{kind}_unchanged": counts.unchanged,
+                f"{kind}_departed": plan.frame.departed,
+                f"{kind}_departed_to_remove": counts.departed,
                 f"{kind}_set_calls": plan.calls.set_calls,
                 f"{kind}_remove_calls": plan.calls.remove_calls,
                 f"{kind}_seconds_at_the_quota": round(plan.seconds, 1),
@@ -111,26 +119,28 @@ class Plan:
 
 
 def make_plan(
-    engine: Engine, push: Push, manifest: Manifest, *, declared: Declared, notes: Sequence[str], now: datetime
+    engine: Engine, push: Push, manifest: Manifest, *, declared: Declared, notes: Sequence[str], began_at: datetime
 ) -> Plan:
-    """Raises like a night's frames; `notes` are told with the plan."""
+    """Raises like a night's frames; `notes` are told with the plan. `began_at` is before the profiles were read."""
     for reading in range(1, READINGS + 1):
-        before: Mapping[AccountType, int] = {}
+        before: Mapping[AccountType, Generation] = {}
         try:
-            before = _generations(push)
+            before = _states(push)
             frames = compute_frame_set(engine, push, manifest, declared=declared, folder=plan_folder(push))
             plans = tuple(_plan_of(engine, push, frames, frame) for frame in frames.frames)
             break
         except (EngineError, DataFolderError):
-            if reading == READINGS or _generations(push) == before:
+            if reading == READINGS or _states(push) == before:
                 raise
+    made_at = datetime.now(began_at.tzinfo)
     return Plan(
         sync=push.sync,
         target=push.target.title,
         frames=frames,
         plans=plans,
         calls_per_second=push.target.calls_per_second,
-        made_at=now,
+        made_at=made_at,
+        frames_seconds=(made_at - began_at).total_seconds(),
         guards=tuple(_broken_guards(push, frames)),
         sample=tuple(_sample(engine, frames)),
         notes=tuple(notes),
@@ -153,13 +163,14 @@ def take_over_leftovers(push: Push, engine: Engine, *, busy: str | None) -> list
     return [f"A push is running: {busy}. What it has acknowledged, but not yet taken over, is in this plan again."]
 
 
-def _generations(push: Push) -> dict[AccountType, int]:
-    return {kind: push.acknowledged(kind).current().number for kind in push.mapping.account_types()}
+def _states(push: Push) -> dict[AccountType, Generation]:
+    """Parts and memories included: they are replaced without a new generation, too."""
+    return {kind: push.acknowledged(kind).current() for kind in push.mapping.account_types()}
 
 
 def _plan_of(engine: Engine, push: Push, frames: FrameSet, frame: Frame) -> FramePlan:
     withheld, exceptional = push.exceptional(engine, frames, frame)
-    calls = planned_calls(engine, frame, exceptional)
+    calls = planned_calls(engine, frame, Exceptions(withheld=exceptional))
     rows = engine.numbered_parquet(f"plan_frame_{frame.account_type}", frame.path)
     names = list(frame.changed_attributes)
     counts = engine.rows(
@@ -263,10 +274,14 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield from (f"    {text}" for text in plan.guards)
     else:
         yield "  guards          none would stop the run"
+    if plan.frames.invalid_by_reason:
+        yield "  validation found"
+        yield from (f"    {rows:>10,}   {reason}" for reason, rows in plan.frames.invalid_by_reason.items())
     if plan.sample:
         yield "  a sample of the changes"
         yield from (f"    {change}" for change in plan.sample)
     yield from (f"  frame           {each.frame.path}" for each in plan.plans)
+    yield f"  invalid rows    {plan.frames.invalid_rows}"
 
 
 def _frame_lines(plan: FramePlan) -> Iterator[str]:
@@ -274,6 +289,7 @@ def _frame_lines(plan: FramePlan) -> Iterator[str]:
     yield f"  {frame.account_type}"
     yield f"    profiles      {profiles_text(counts)}"
     yield f"    changed       {counts.changed:>12,}   {_names_text(frame.changed_attributes)}".rstrip()
+    yield from departed_lines(frame)
     if any(plan.removed_attributes.values()):
         yield f"    removed       {frame.remove_accounts:>12,}   {_names_text(plan.removed_attributes)}"
     yield (
@@ -283,7 +299,8 @@ def _frame_lines(plan: FramePlan) -> Iterator[str]:
     yield f"    avoided       {plan.avoided_calls:>12,}   calls for what is unchanged"
     if plan.refused_again:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(plan.refused_again.items()))
-        unsent = f"; {plan.withheld:,} of them are not sent" if plan.withheld else ""
+        requests = "request is" if plan.withheld == 1 else "requests are"
+        unsent = f"; {plan.withheld:,} {requests} not sent" if plan.withheld else ""
         yield f"    refused again {sum(plan.refused_again.values()):>12,}   {reasons}{unsent}"
 
 

@@ -37,6 +37,7 @@ def plan_asset(sync: Sync) -> dg.AssetsDefinition:
         with told_plainly():
             current = environment.current()
             push = push_of(sync, current, context, patience=0.0)
+            began_at = datetime.now(push.run_started_at.tzinfo)
             busy = busy_text(context.instance, push_pool(), own_run_id=context.run.run_id)
             current.store.prune_plans(sync.name)
             with current.store.temporary(push.run_id) as folder:
@@ -45,14 +46,7 @@ def plan_asset(sync: Sync) -> dg.AssetsDefinition:
                 declared = declared_attributes(push, yaml_file=sync.yaml_file)
                 with Engine(folder, memory_limit=current.memory_limit) as engine:
                     notes = take_over_leftovers(push, engine, busy=busy)
-                    plan = make_plan(
-                        engine,
-                        push,
-                        manifest,
-                        declared=declared,
-                        notes=notes,
-                        now=datetime.now(push.run_started_at.tzinfo),
-                    )
+                    plan = make_plan(engine, push, manifest, declared=declared, notes=notes, began_at=began_at)
             facts = {**plan.facts(), "sample": dg.MetadataValue.json(list(plan.sample))}
             if notes:
                 facts["notes"] = " ".join(notes)

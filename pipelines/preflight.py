@@ -1,17 +1,18 @@
-"""What is checked before the first row is read or sent: column types against the mapping, attributes against the app.
+"""What is checked before the first row is read or sent: columns against the mapping, attributes against the app.
 
 Every message names the column or attribute, the line of the YAML and what to do; all mistakes are told at once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from connectors.profiles.errors import SourceColumnError
+from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import ConfigurationError
-from pipelines.mapping import AttributeMapping, SyncMapping
+from pipelines.mapping import AttributeMapping, NullPolicy, SyncMapping
 from pipelines.yaml_lines import locate
 
 MAX_DECIMAL_DIGITS = 38
@@ -22,6 +23,24 @@ def check_source(mapping: SyncMapping, schema: pa.Schema, *, yaml_file: Path) ->
     problems = [
         f"{locate(yaml_file, ('attributes', *path))}: {problem}" for path, problem in _type_problems(mapping, schema)
     ]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+
+def check_files(mapping: SyncMapping, manifest: Manifest, *, yaml_file: Path) -> None:
+    """Raise ConfigurationError for every file that lacks a column whose nulls would remove something or decide wrongly.
+
+    What else a file lacks is null there. A file without profiles lacks nothing.
+    """
+    problems: dict[str, None] = {}
+    for file in manifest.files:
+        lacking = set(manifest.schema.names) - set(file.schema.names) if file.rows else set()
+        for path, column, why in _lacking_problems(mapping, lacking):
+            line = locate(yaml_file, ("attributes", *path))
+            problems[
+                f"{line}: {file.path} has no column {column!r}, which other files of the source have: {why}. Write the "
+                "file again with the column (null where nothing is known), or take it out of the source."
+            ] = None
     if problems:
         raise ConfigurationError("\n".join(problems))
 
@@ -74,6 +93,33 @@ def _type_problems(mapping: SyncMapping, schema: pa.Schema) -> Iterator[tuple[tu
             f"column {mapping.updated_at!r} is {schema.field(mapping.updated_at).type}; "
             "the newest profile is told by a timestamp, a date, a number or text",
         )
+
+
+def _lacking_problems(
+    mapping: SyncMapping, lacking: Collection[str]
+) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """(place in the YAML, column, why nulls do not do) of every column among `lacking` that a file must have.
+
+    Where the account's column is lacking too there are no accounts of the type, and nothing to decide about them.
+    """
+    kinds = mapping.account_types()
+    if all(mine.column in lacking for mine in kinds.values()):
+        kind, mine = next(iter(kinds.items()))
+        yield ("accounts", kind.value, "column"), mine.column, "none of its profiles would have an account"
+        return
+    if mapping.updated_at in lacking:
+        yield ("updated_at",), str(mapping.updated_at), "its profiles would count as older than all others"
+    for kind, mine in kinds.items():
+        if mine.column in lacking:
+            continue
+        for column in mine.where:
+            if column in lacking:
+                why = f"`where` would find no account of type {kind} in it"
+                yield ("accounts", kind.value, "where", column), column, why
+        for name, attribute in mine.attributes.items():
+            if attribute.column in lacking and attribute.null is NullPolicy.REMOVE:
+                why = f"`null: remove` would remove attribute {name!r} of every account in it"
+                yield ("accounts", kind.value, "attributes", name), attribute.column, why
 
 
 def _attribute_problem(attribute: AttributeMapping, kind: pa.DataType) -> str | None:

@@ -58,7 +58,8 @@ class FrameSet:
     """The frames of one run, as they are handed from the step that computed them to the step that pushes them.
 
     `rules` is a digest, per account type, of what else than its values decides whether a row is refused.
-    `failed_profiles` are those in which validation found an error.
+    `failed_profiles` are those in which validation found an error, `merged_values` per attribute the texts that stand
+    for several values since these were cut.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class FrameSet:
     rules: Mapping[AccountType, str]
     unsettled_calls: int = 0  # of pushes that were cut off, taken over before the frames were computed
     failed_profiles: Mapping[AccountType, int] = field(default_factory=dict)
+    merged_values: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -243,7 +245,7 @@ class Push:
             acknowledged_since(work.engine, frame, acknowledged, frames.generations[kind]), exceptional
         )
         result.passed_over[kind], result.withheld[kind] = len(exceptions.acknowledged), exceptions.withheld.requests
-        result.planned[kind] = planned_calls(work.engine, frame, exceptions.withheld)
+        result.planned[kind] = planned_calls(work.engine, frame, exceptions)
         self._tell_withheld(exceptions.withheld.requests, kind)
         changes, ledger_file = FrameChanges(frame, exceptions), acknowledged.ledger_file(frames.run_id)
         teller = ProgressTeller(self.report, self.bar)

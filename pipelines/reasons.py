@@ -17,6 +17,7 @@ class Reason(StrEnum):
     ACCOUNT_INVALID = "account_invalid"
     ACCOUNT_TOO_LONG = "account_too_long"
     ACCOUNT_TYPE_AMBIGUOUS = "account_type_ambiguous"
+    ACCOUNT_NEAR_ANOTHER = "account_near_another"
     SUPERSEDED = "superseded"
     VALUE_TOO_LONG = "value_too_long"
     VALUE_TRUNCATED = "value_truncated"
@@ -60,6 +61,12 @@ EXPLAINED: Mapping[Reason, Explained] = {
         "The account could belong to both account types, or to neither, by the sync's `where` and `matches`.",
         "Correct the account or its type in the source, or make `where` and `matches` tell the two types apart.",
     ),
+    Reason.ACCOUNT_NEAR_ANOTHER: Explained(
+        Severity.NOTICE,
+        "Another account (in value) differs from this one only by upper and lower case or by surrounding blanks; both "
+        "are sent, as two users.",
+        "If they are one user, spell the account in the source just as the app signs in with it.",
+    ),
     Reason.SUPERSEDED: Explained(
         Severity.NOTICE,
         "Another profile of the same account was used: a newer one or, where none is newer, a later row.",
@@ -81,6 +88,12 @@ EXPLAINED: Mapping[Reason, Explained] = {
         "Correct the value in the source.",
     ),
 }
+
+# Of accounts that are in no profile any more, after what was refused (`departed: remove`).
+DEPARTED_EXPLANATION = (
+    " No profile has the account any more, so its attributes were to be removed (`departed: remove`)."
+)
+DEPARTED_UNKNOWN_FIX = "Nothing to do: an account that Tencent does not know has no attributes; it is not tried again."
 
 _NEXT_RUN = "The next run sends it again by itself; if it stays, look at the network and the target's state."
 EXPLAINED_REFUSALS: Mapping[RefusalReason, Explained] = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import ibis.expr.types as ir
 import jinja2
 
-from connectors.tencent_push.protocol import AccountType
+from connectors.tencent_push.protocol import AccountType, Command
 from connectors.tencent_push.report import SinkReport
 from pipelines.changes import PlannedCalls
 from pipelines.engine import Engine
-from pipelines.frames import Counts
+from pipelines.frames import Counts, Frame
 from pipelines.push import Push, PushResult
 from pipelines.push_progress import SHORTEST_RATE_SECONDS
 from pipelines.store import whole_file
@@ -35,6 +35,20 @@ class FailedGroup:
     oldest: str
     explanation: str
     fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the frames of an account type let expect before the first call, beside what it took.
+
+    `planned_seconds` are at the quota, None where no call was planned.
+    """
+
+    planned_calls: PlannedCalls
+    planned_seconds: float | None
+    set_calls: int
+    remove_calls: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,7 @@ def summary_text(sync: str, target: str, *, pushed: PushResult, groups: list[Fai
             f"  {frame.account_type}",
             f"    profiles      {profiles_text(counts)}",
             f"    changed       {counts.changed:>12,}",
+            *departed_lines(frame),
             f"    acknowledged  {tally.acknowledged:>12,}",
             f"    failed        {tally.changed - tally.acknowledged:>12,}   {tally.rejected:,} rejected, "
             f"{tally.errored:,} errored, {tally.not_attempted:,} not attempted",
@@ -110,6 +125,14 @@ def profiles_text(counts: Counts) -> str:
     )
 
 
+def departed_lines(frame: Frame) -> list[str]:
+    """A line about the accounts that no profile has any more, if there are any."""
+    if not frame.departed:
+        return []
+    means = "among the changed, to lose their attributes" if frame.counts.departed else "left as they are"
+    return [f"    departed      {frame.departed:>12,}   accounts that no profile has any more; {means}"]
+
+
 def calls_text(report: SinkReport) -> str:
     """`624   in 6.4 s, 98 % of the quota; p50 52 ms, p99 80 ms`; a share of the quota only where it says something."""
     text = f"{report.calls.total():>12,}"
@@ -124,11 +147,23 @@ def calls_text(report: SinkReport) -> str:
     return text
 
 
+def plan_against_actual(pushed: PushResult, kind: AccountType) -> Held:
+    """Calls and seconds; a resent row, a split call or a push that stopped make the difference."""
+    planned, report = pushed.planned.get(kind, PlannedCalls()), pushed.reports[kind]
+    return Held(
+        planned_calls=planned,
+        planned_seconds=planned.seconds(report.quota) if planned.total and report.quota else None,
+        set_calls=report.calls[Command.SET_ATTR],
+        remove_calls=report.calls[Command.REMOVE_ATTR],
+        seconds=report.seconds,
+    )
+
+
 def _planned_text(pushed: PushResult, kind: AccountType) -> str:
     """`624   in 6.2 s at the quota`: what the frames let expect, to be held against what was needed."""
-    planned, quota = pushed.planned.get(kind, PlannedCalls()), pushed.reports[kind].quota
-    text = f"{planned.total:>12,}"
-    return f"{text}   in {planned.seconds(quota):.1f} s at the quota" if planned.total and quota else text
+    held = plan_against_actual(pushed, kind)
+    text = f"{held.planned_calls.total:>12,}"
+    return text if held.planned_seconds is None else f"{text}   in {held.planned_seconds:.1f} s at the quota"
 
 
 def incidents(pushed: PushResult) -> list[tuple[str, int, str]]:
@@ -172,6 +207,8 @@ def report_page(
         frames=pushed.frames,
         pushed=pushed,
         calls=[(frame.account_type, calls_text(pushed.reports[frame.account_type])) for frame in pushed.frames.frames],
+        plans=[(frame.account_type, plan_against_actual(pushed, frame.account_type)) for frame in pushed.frames.frames],
+        departed=any(frame.departed for frame in pushed.frames.frames),
         incidents=incidents(pushed),
         groups=groups,
     )

@@ -17,6 +17,7 @@ CONTROL_CHARACTER = r"\p{Cc}"
 # ISO 8601 as it is without an agreement: years 0001 to 9999; what is infinite has no year.
 FOUR_DIGIT_YEAR = r"\A(\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})-\d\d-\d\d(T|\z)"
 _MOST_CHARACTER_BYTES = 4  # of UTF-8
+_MAYBE_TOO_LONG = 1e30  # a number below, with its sign and 15 decimals, has 48 characters at most
 TIMESTAMP_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -62,33 +63,52 @@ def value_expressions(column: ir.Value, mapping: AttributeMapping) -> ValueExpre
     """Canonical text of `column` under the policies of `mapping`."""
     text = canonical_text(column, decimals=mapping.decimals)
     kind: dt.DataType = column.type()
+    is_over = utf8_bytes(text) > MAX_VALUE_BYTES
     if kind.is_string():
-        return _limited(text, is_invalid=text.re_search(CONTROL_CHARACTER), too_long=mapping.too_long)
-    if kind.is_floating():
-        return _limited(text, is_invalid=_is_no_number(text), too_long=mapping.too_long)
-    if kind.is_date() or kind.is_timestamp():
-        return _limited(text, is_invalid=~text.re_search(FOUR_DIGIT_YEAR), too_long=mapping.too_long)
-    return ValueExpressions(text=text, value=text, reason=ibis.null(str), is_absent=text.isnull())
+        is_absent, is_invalid = text.isnull() | (text == ""), text.re_search(CONTROL_CHARACTER)
+    elif kind.is_floating():  # told without the text as far as that goes, which is dear to make
+        number = column.cast("float64")
+        is_absent, is_invalid = column.isnull(), _is_no_number(number)
+        is_over = (number.abs() >= _MAYBE_TOO_LONG) & is_over
+    elif kind.is_date() or kind.is_timestamp():
+        is_absent, is_invalid, is_over = column.isnull(), ~text.re_search(FOUR_DIGIT_YEAR), ibis.literal(False)
+    else:
+        return ValueExpressions(text=text, value=text, reason=ibis.null(str), is_absent=text.isnull())
+    limits = _Limits(is_absent=is_absent, is_invalid=is_invalid, is_over=is_over)
+    return _limited(text, limits, too_long=mapping.too_long)
 
 
-def _is_no_number(text: ir.StringValue) -> ir.BooleanValue:
-    """NaN and the infinities, told by their text.
+def _is_no_number(number: ir.FloatingValue) -> ir.BooleanValue:
+    """NaN and the infinities; never null for a number.
 
     DuckDB 2.0 answers isnan() from a Parquet file's minimum and maximum, which leave NaN out: it finds none.
     """
-    return text.re_search(r"\A-?(nan|inf)")
+    return (number - number) != 0
 
 
-def _limited(text: ir.StringValue, *, is_invalid: ir.BooleanValue, too_long: TooLong) -> ValueExpressions:
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a text may break; `is_absent` comes before the others, and is never null."""
+
+    is_absent: ir.BooleanValue
+    is_invalid: ir.BooleanValue
+    is_over: ir.BooleanValue
+
+
+def _limited(text: ir.StringValue, limits: _Limits, *, too_long: TooLong) -> ValueExpressions:
     """For types whose text can be invalid or pass the limit: text, floating-point numbers, dates and times."""
     null = ibis.null(str)
-    is_absent = text.isnull() | (text == "")
-    over = utf8_bytes(text) > MAX_VALUE_BYTES
+    is_absent = limits.is_absent
     over_reason: ir.StringValue = ibis.literal(Reason.VALUE_TOO_LONG.value)
     if too_long is TooLong.TRUNCATE:
         fits_none = utf8_bytes(_first_graphemes(text, 1, 1)) > MAX_VALUE_BYTES
         over_reason = ibis.ifelse(fits_none, Reason.VALUE_TOO_LONG.value, Reason.VALUE_TRUNCATED.value)
-    reason = ibis.cases((is_absent, null), (is_invalid, Reason.VALUE_INVALID.value), (over, over_reason), else_=null)
+    reason = ibis.cases(
+        (is_absent, null),
+        (limits.is_invalid, Reason.VALUE_INVALID.value),
+        (limits.is_over, over_reason),
+        else_=null,
+    )
     # By way of the reason, which the engine then computes once for both.
     value = ibis.ifelse(reason.isnull(), text.nullif(""), null)
     if too_long is TooLong.TRUNCATE:
@@ -125,10 +145,11 @@ def canonical_text(column: ir.Value, *, decimals: int | None) -> ir.StringValue:
 def orderable(column: ir.Value) -> ir.Value:
     """`column` with what is no finite number or time as null: NaN and infinity are not newer than everything."""
     kind: dt.DataType = column.type()
+    # A case without an alternative: Ibis would write the type of a null, and knows no nanoseconds with a zone.
     if kind.is_floating():
-        return ibis.ifelse(_is_no_number(column.cast(str)), ibis.null(kind), column)
+        return ibis.cases((~_is_no_number(column), column))
     if kind.is_date() or kind.is_timestamp():
-        return ibis.ifelse(column.cast(str).re_search(r"inf"), ibis.null(kind), column)
+        return ibis.cases((~column.cast(str).re_search(r"inf"), column))
     return column
 
 

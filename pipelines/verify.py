@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from connectors.tencent_push.errors import TargetUnreachableError
 from connectors.tencent_push.pacing import Pacer, Quota
 from connectors.tencent_push.protocol import AccountType, Command
+from pipelines.acknowledged import certainly_held
 from pipelines.adopt import adopted_at
 from pipelines.engine import Engine
 from pipelines.push import Push
@@ -91,7 +92,7 @@ def verify(
         beside = opened.enter_context(whole_file(path))
         writer = opened.enter_context(pq.ParquetWriter(beside, SCHEMA))
         for kind in counts:
-            drawn = None if everyone else -(-SAMPLE_ACCOUNTS * counts[kind] // sum(counts.values()))
+            drawn = None if everyone else max(1, SAMPLE_ACCOUNTS * counts[kind] // sum(counts.values()))
             file = _expected_file(push, engine, kind, folder=folder, drawn=drawn)
             for expected in _chunks(file):
                 found = _read_patiently(client, expected, pacer=pacer, wait=wait)
@@ -111,12 +112,12 @@ def verify(
 
 
 def _acknowledged_counts(push: Push, engine: Engine) -> dict[AccountType, int]:
-    """Accounts whose every attribute is known for certain, where there are any."""
+    """Accounts whose every attribute is known for certain, and that hold one at least, where there are any."""
     counts = {}
-    for kind in push.mapping.account_types():
+    for kind, mine in push.mapping.account_types().items():
         known = push.acknowledged(kind).table(engine)
         if known is not None:
-            certain = known.filter(known.uncertain.length() == 0)
+            certain = certainly_held(known, mine.attributes)
             counts[kind] = int(engine.rows(certain.aggregate(accounts=certain.count()))[0]["accounts"])
     return {kind: count for kind, count in counts.items() if count}
 
@@ -126,8 +127,7 @@ def _expected_file(push: Push, engine: Engine, kind: AccountType, *, folder: Pat
     known = push.acknowledged(kind).table(engine)
     if known is None:
         raise RuntimeError(f"what was acknowledged of {kind} is gone")
-    names = [name for name in push.mapping.account_types()[kind].attributes if name in known.columns]
-    certain = known.filter(known.uncertain.length() == 0).select("account", *names)
+    certain = certainly_held(known, push.mapping.account_types()[kind].attributes)
     file = folder / f"expected-{kind}.parquet"
     engine.write_parquet(certain if drawn is None else certain.order_by(ibis.random()).limit(drawn), file)
     return file
@@ -193,7 +193,7 @@ def _lines(verified: Verified) -> Iterator[str]:
             f"{verified.acknowledged:,} differ; `--all` reads every one"
         )
     if verified.adopted_at:
-        yield f"  adopted {verified.adopted_at}: what was not sent since is known from that alone"
+        yield f"  adopted {verified.adopted_at}: what no run has sent is known from that alone"
     if verified.differing:
         yield f"  differing       {verified.differences}"
         yield (

@@ -7,13 +7,15 @@ difference. Everything is held in memory; it is for some hundred thousand profil
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.reference_values import FailedByPolicyError, has_control_character, sendable
+from tests.reference_values import FailedByPolicyError, has_control_character, nearness, sendable
 
 ACCOUNT_BYTES = {"user_id": 32, "registration_id": 36}
 UNKNOWN_ACCOUNT_CODE = 70107
@@ -50,6 +52,9 @@ class _Place:
     account_type: str
     column: str
 
+    def facts(self) -> dict[str, str]:
+        return {"account": self.account, "account_type": self.account_type, "column": self.column}
+
 
 @dataclass(slots=True)
 class Change:
@@ -61,7 +66,7 @@ class Change:
 
 @dataclass(slots=True)
 class Counts:
-    """The conservation counts of one account type; profiles up to `changed`, of these the last two."""
+    """The conservation counts of one account type; profiles up to `changed`, and what the changed are."""
 
     profiles: int = 0
     without_account: int = 0
@@ -71,6 +76,7 @@ class Counts:
     changed: int = 0
     acknowledged: int = 0
     rejected: int = 0
+    departed: int = 0  # accounts among the changed that have no profile any more
 
 
 @dataclass(slots=True)
@@ -124,13 +130,25 @@ def expect(
     target = target or Target()
     before = {account: dict(attributes) for account, attributes in (acknowledged or {}).items()}
     expected = Expected(before, {t: {} for t in accounts}, [], {t: Counts() for t in accounts})
-    rivals = _classify(_profiles(files, _columns(accounts, sync), sync.get("updated_at")), accounts, expected)
+    source = _profiles(files, _columns(accounts, sync), sync.get("updated_at"))
+    rivals, named = _classify(source, accounts, expected)
     for account_type, mapping in accounts.items():
+        spellings: dict[str, set[str]] = {}
+        for account in rivals[account_type]:
+            spellings.setdefault(nearness(account), set()).add(account)
         for account, profiles in rivals[account_type].items():
             place = _Place(account, account_type, mapping["column"])
             winner = _newest(place, profiles, expected)
+            for near in sorted(spellings[nearness(account)] - {account})[:1]:
+                about = {"value": near, "value_bytes": len(near.encode()), **NOTICE}
+                expected.failed_rows.append(_failed(winner, "account_near_another", **place.facts(), **about))
             change = _change(place, winner, mapping["attributes"], expected)
             _push(place, winner, change, target=target, expected=expected)
+        if sync.get("departed") == "remove":
+            for account, change in _departures(mapping, named[account_type], before):
+                expected.counts[account_type].departed += 1
+                place = _Place(account, account_type, mapping["column"])
+                _push(place, None, change, target=target, expected=expected)
     expected.attributes = {account: attributes for account, attributes in before.items() if attributes}
     return expected
 
@@ -155,12 +173,24 @@ def _columns(accounts: Mapping[str, Any], sync: Mapping[str, Any]) -> list[str]:
 
 
 def _profiles(files: Sequence[Path | str], columns: list[str], updated_at: str | None) -> Iterator[_Profile]:
-    for file_number, file in enumerate(files):
+    """A column that a file lacks is null there; where a file's moments have no nanoseconds, nobody's have.
+
+    What is no finite number is no moment.
+    """
+    schemas = [pq.read_schema(file) for file in files]
+    types = {schema.field(updated_at).type for schema in schemas if updated_at in schema.names}
+    units = {kind.unit for kind in types if pa.types.is_timestamp(kind)}
+    for file_number, (file, schema) in enumerate(zip(files, schemas, strict=True)):
         source_row = 0
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=10_000, columns=columns):
+        present = [column for column in columns if column in schema.names]
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=10_000, columns=present):
             for values in batch.to_pylist():
-                moment = values[updated_at] if updated_at else None
-                yield _Profile(values, file_number, str(file), source_row, moment)
+                moment = values.get(updated_at) if updated_at else None
+                if isinstance(moment, float) and not isfinite(moment):
+                    moment = None
+                if moment is not None and len(units) > 1 and hasattr(moment, "nanosecond"):
+                    moment = moment.floor("us").to_pydatetime()
+                yield _Profile(dict.fromkeys(columns) | values, file_number, str(file), source_row, moment)
                 source_row += 1
 
 
@@ -169,9 +199,13 @@ def _profiles(files: Sequence[Path | str], columns: list[str], updated_at: str |
 
 def _classify(
     profiles: Iterator[_Profile], accounts: Mapping[str, Any], expected: Expected
-) -> dict[str, dict[str, list[_Profile]]]:
-    """The profiles that compete for each account, by account type; counts and reports all others."""
+) -> tuple[dict[str, dict[str, list[_Profile]]], dict[str, set[str]]]:
+    """By account type, the profiles that compete for each account, and the accounts that are named, also wrongly.
+
+    Counts and reports all other profiles.
+    """
     rivals: dict[str, dict[str, list[_Profile]]] = {account_type: {} for account_type in accounts}
+    named: dict[str, set[str]] = {account_type: set() for account_type in accounts}
     for profile in profiles:
         claims, problems = _claims(profile, accounts)
         expected.failed_rows += problems
@@ -180,11 +214,13 @@ def _classify(
             claim = claims[account_type]
             if claim.verdict == "without account":
                 counts.without_account += 1
-            elif claim.verdict == "invalid":
+                continue
+            named[account_type].add(_account_text(profile.values[accounts[account_type]["column"]]) or "")
+            if claim.verdict == "invalid":
                 counts.invalid += 1
             else:
                 rivals[account_type].setdefault(claim.account, []).append(profile)
-    return rivals
+    return rivals, named
 
 
 def _claims(profile: _Profile, accounts: Mapping[str, Any]) -> tuple[dict[str, _Claim], list[FailedRow]]:
@@ -202,7 +238,7 @@ def _claims(profile: _Profile, accounts: Mapping[str, Any]) -> tuple[dict[str, _
         reason = _account_problem(claim.account, account_type)
         if claim.verdict == "account" and reason:
             place = _Place(claim.account, account_type, accounts[account_type]["column"])
-            problems.append(_failed(profile, reason, **asdict(place)))
+            problems.append(_failed(profile, reason, **place.facts()))
             claims[account_type] = INVALID
     return claims, problems
 
@@ -235,7 +271,7 @@ def _claims_of_own_columns(
         else:
             claims[account_type] = INVALID
             place = _Place(text, account_type, mapping["column"])
-            problems.append(_failed(profile, "account_type_ambiguous", **asdict(place)))
+            problems.append(_failed(profile, "account_type_ambiguous", **place.facts()))
     claimed = [claim.account for claim in claims.values() if claim.verdict == "account"]
     if len(claimed) == 2 and claimed[0] == claimed[1]:
         column = ", ".join(mapping["column"] for mapping in accounts.values())
@@ -279,7 +315,7 @@ def _newest(place: _Place, profiles: Sequence[_Profile], expected: Expected) -> 
     for profile in profiles:
         if profile is not newest:
             expected.counts[place.account_type].superseded += 1
-            expected.failed_rows.append(_failed(profile, "superseded", **asdict(place), **NOTICE))
+            expected.failed_rows.append(_failed(profile, "superseded", **place.facts(), **NOTICE))
     return newest
 
 
@@ -299,7 +335,7 @@ def _change(place: _Place, winner: _Profile, attributes: Mapping[str, Any], expe
         too_long, decimals = attribute.get("too_long", "reject"), attribute.get("decimals")
         sent, problem = sendable(value, too_long=too_long, decimals=decimals)
         if problem:
-            about = {**asdict(place), "column": attribute["column"], "attribute": name}
+            about = {**place.facts(), "column": attribute["column"], "attribute": name}
             notice = NOTICE if sent is not None else {}
             expected.failed_rows.append(_failed(winner, **about, **problem, **notice))
         if sent is not None and acknowledged.get(name) != sent:
@@ -307,10 +343,18 @@ def _change(place: _Place, winner: _Profile, attributes: Mapping[str, Any], expe
     return change
 
 
+def _departures(mapping: Mapping[str, Any], named: set[str], acknowledged: Attributes) -> Iterator[tuple[str, Change]]:
+    """Accounts that hold attributes of the type and that no profile names any more, to lose these."""
+    for account, attributes in acknowledged.items():
+        held = [name for name in mapping["attributes"] if name in attributes]
+        if held and account not in named:
+            yield account, Change(remove=held)
+
+
 # Push ---------------------------------------------------------------------------------------------------------------
 
 
-def _push(place: _Place, winner: _Profile, change: Change, *, target: Target, expected: Expected) -> None:
+def _push(place: _Place, winner: _Profile | None, change: Change, *, target: Target, expected: Expected) -> None:
     """Set and removal are calls of their own, so that an unknown account may fail twice."""
     counts = expected.counts[place.account_type]
     stages = [stage for stage, content in (("push", change.set), ("remove", change.remove)) if content]
@@ -329,13 +373,15 @@ def _push(place: _Place, winner: _Profile, change: Change, *, target: Target, ex
     counts.rejected += 1
     refusal = {"outcome": "rejected", "error_code": UNKNOWN_ACCOUNT_CODE}
     for stage in stages:
-        expected.failed_rows.append(_failed(winner, "account_unknown", stage=stage, **asdict(place), **refusal))
+        expected.failed_rows.append(_failed(winner, "account_unknown", stage=stage, **place.facts(), **refusal))
 
 
-def _failed(profile: _Profile, reason: str, **known: Any) -> FailedRow:
+def _failed(profile: _Profile | None, reason: str, **known: Any) -> FailedRow:
     """A failed row; what is not known is null, and what is not said otherwise an error of the validation."""
     row = {**dict.fromkeys(FAILED_ROW_COLUMNS), "stage": "validate", "severity": "error", "outcome": "invalid"}
-    row |= {"reason": reason, "source_file": profile.source_file, "source_row": profile.source_row, **known}
+    if profile is not None:
+        row |= {"source_file": profile.source_file, "source_row": profile.source_row}
+    row |= {"reason": reason, **known}
     if set(row) != set(FAILED_ROW_COLUMNS):
         raise KeyError(set(row) - set(FAILED_ROW_COLUMNS))
     return row

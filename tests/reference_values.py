@@ -74,3 +74,9 @@ def truncated(text: str) -> str:
 
 def has_control_character(text: str) -> bool:
     return not text.isprintable() and any(unicodedata.category(char) == "Cc" for char in text)
+
+
+def nearness(account: str) -> str:
+    """Equal for accounts that differ only by case, letter by letter, or by surrounding blanks."""
+    blanks = "".join({char for char in account if unicodedata.category(char)[0] == "Z"})
+    return "".join(char.lower()[0] for char in (account.strip(blanks) if blanks else account))

@@ -58,7 +58,8 @@ WITHOUT_DAGSTER = tuple(
     for name in ("accounts", "acknowledged", "engine", "errors", "extraction", "failed_rows", "frames", "preflight",
                  "push", "read_back", "reasons", "store", "summary", "target", "values", "yaml_lines", "sample_*",
                  "app_lock", "cancellation", "changes", "live_bar", "push_calls", "push_progress", "refusal_memory",
-                 "refusals", "tally", "guards", "frame_sets", "plan", "adopt", "verify")
+                 "refusals", "tally", "guards", "frame_sets", "plan", "adopt", "verify", "forgetting",
+                 "near_accounts", "merged_values")
 )  # fmt: skip
 
 

@@ -129,3 +129,37 @@ def test_unknown_user_ids_begin_with_the_prefix(tmp_path: Path, account: str) ->
 def test_unknown_registration_ids_begin_with_zeros(tmp_path: Path) -> None:
     row = {"device_id": "00000000" + DEVICE[8:], "push_enabled": True, "city": "x"}
     assert reasons(expect_rows(tmp_path, TWO_COLUMNS, [row])) == [("account_unknown", "registration_id")]
+
+
+# Departed accounts --------------------------------------------------------------------------------------------------
+
+
+def test_a_departed_account_loses_what_is_acknowledged_of_its_type_where_the_sync_says_so(tmp_path: Path) -> None:
+    before = {"u1": {"city": "Bonn"}, "u2": {"city": "上海", "device_city": "上海"}}
+    rows: Rows = [{"user_id": "u1", "city": "Bonn"}]
+    leaving = expect_rows(tmp_path, TWO_COLUMNS, rows, acknowledged=before)
+    assert (leaving.attributes, counts(leaving, "user_id")) == (before, {"profiles": 1, "unchanged": 1})
+    removing = expect_rows(tmp_path, {**TWO_COLUMNS, "departed": "remove"}, rows, acknowledged=before)
+    assert removing.attributes == {"u1": {"city": "Bonn"}}
+    assert removing.changes["user_id"]["u2"].remove == ["city"]
+    assert removing.changes["registration_id"]["u2"].remove == ["device_city"]
+    assert counts(removing, "user_id") == {
+        "profiles": 1, "unchanged": 1, "changed": 1, "acknowledged": 1, "departed": 1,
+    }  # fmt: skip
+
+
+def test_an_account_that_a_profile_names_wrongly_has_not_departed(tmp_path: Path) -> None:
+    before = {"u1": {"city": "Bonn"}, "u2": {"city": "Bonn"}}
+    rows: Rows = [{"user_id": "u1", "device_id": "u1", "push_enabled": True}, {"user_id": "u3"}]
+    expected = expect_rows(tmp_path, {**TWO_COLUMNS, "departed": "remove"}, rows, acknowledged=before)
+    assert list(expected.changes["user_id"]) == ["u2"]
+
+
+def test_a_departed_account_that_the_target_has_forgotten_is_a_failed_row_without_a_place(tmp_path: Path) -> None:
+    sync = {**one_user(), "departed": "remove"}
+    rows: Rows = [{"user_id": "u1"}]
+    expected = expect_rows(tmp_path, sync, rows, acknowledged={"new-1": {"city": "Bonn"}})
+    (row,) = expected.failed_rows
+    assert (row["reason"], row["stage"], row["source_file"], row["source_row"]) == (
+        "account_unknown", "remove", None, None,
+    )  # fmt: skip

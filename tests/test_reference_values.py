@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.reference_values import FailedByPolicyError, canonical, sendable, truncated
+from tests.reference_values import FailedByPolicyError, canonical, nearness, sendable, truncated
 
 FAMILY = "👨‍👩‍👧‍👦"  # 25 bytes, one grapheme cluster
 
@@ -99,3 +99,10 @@ def test_a_first_cluster_of_more_than_50_bytes_is_too_long_even_for_truncate() -
 def test_fail_stops_the_run() -> None:
     with pytest.raises(FailedByPolicyError):
         sendable("x" * 51, too_long="fail")
+
+
+def test_case_and_surrounding_blanks_alone_make_accounts_near() -> None:
+    near = ["Ü1", "ü1", " ü1\u3000", "\u2029Ü1"]
+    assert {nearness(account) for account in near} == {"ü1"}
+    assert nearness("u 1") != nearness("u1") != nearness("u1\u200b")
+    assert (nearness("ς"), nearness("Σ"), nearness("ß"), nearness("İ")) == ("ς", "σ", "ß", "i")

@@ -23,6 +23,7 @@ from connectors.profiles.errors import (
     SourceNotFoundError,
     SourceUnreadableError,
 )
+from connectors.profiles.widening import common_type
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SET_ASIDE = ("_", ".")  # what Spark and others write beside their results: _temporary/, _SUCCESS, .part.crc
@@ -31,20 +32,34 @@ _NEAREST_NAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One Parquet file as it stood when its manifest was made; `path` is absolute, `modified_ns` since 1970."""
+    """One Parquet file as it stood when its manifest was made; `path` is absolute, `modified_ns` since 1970.
+
+    `schema` has those of the asked-for columns that the file has, in the file's own types.
+    """
 
     path: str
     rows: int
     bytes: int
     modified_ns: int
+    schema: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class MissingColumn:
+    """A column that some files lack, and how many `rows` stand in these; they are read as nulls."""
+
+    column: str
+    files: int
+    rows: int
+    first_file: str
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The files of a source in the order in which their rows count, and the columns that were asked for.
 
-    `schema` holds the types of the first file. Another file may keep the same text in another layout (large_string,
-    string_view, dictionary); every other difference of types was refused.
+    `schema` holds for each column the type in which the values of all files can be read (widening.py); every other
+    difference of types was refused, and so was a column that no file has.
     """
 
     files: tuple[SourceFile, ...]
@@ -60,6 +75,15 @@ class Manifest:
         """Bytes of all files together, compressed as they are."""
         return sum(file.bytes for file in self.files)
 
+    def missing(self) -> list[MissingColumn]:
+        """The columns that some files lack, in the schema's order."""
+        lacking = {name: [file for file in self.files if name not in file.schema.names] for name in self.schema.names}
+        return [
+            MissingColumn(name, len(files), sum(file.rows for file in files), files[0].path)
+            for name, files in lacking.items()
+            if files
+        ]
+
 
 def read_manifest(source: str | Sequence[str], *, columns: Sequence[str] | None, base: Path) -> Manifest:
     """The manifest of a file, a glob (`**` included), a folder (its `*.parquet`, recursively) or a list of these.
@@ -70,16 +94,26 @@ def read_manifest(source: str | Sequence[str], *, columns: Sequence[str] | None,
     """
     paths = _distinct_files([source] if isinstance(source, str) else source, base)
     files: list[SourceFile] = []
-    schema: pa.Schema | None = None
+    names: list[str] = []
+    first_schema = pa.schema([])
+    respelled: list[SourceColumnError] = []
+    shared: dict[pa.Schema, pa.Schema] = {}  # thousands of files have few schemas
     for path in paths:
         size_bytes, modified_ns = _stat(path)
         footer = _read_footer(path)
-        if schema is None:
-            schema = _select(footer.schema, columns=columns, where=path)
-        else:
-            _require_same_types(schema, footer.schema, first=files[0].path, path=path)
-        files.append(SourceFile(path=path, rows=footer.rows, bytes=size_bytes, modified_ns=modified_ns))
-    return Manifest(files=tuple(files), schema=schema if schema is not None else pa.schema([]))
+        if not files:
+            first_schema = footer.schema
+            names = list(dict.fromkeys(footer.schema.names if columns is None else columns))
+        schema = _select(footer.schema, names, where=path)
+        respelled += _respelled(footer.schema, names, where=path)
+        files.append(SourceFile(path, footer.rows, size_bytes, modified_ns, shared.setdefault(schema, schema)))
+    somewhere = {name for schema in shared for name in schema.names}
+    nowhere = [name for name in names if name not in somewhere]
+    if nowhere:
+        require_columns(first_schema, nowhere, where=files[0].path)
+    if respelled:
+        raise respelled[0]
+    return Manifest(files=tuple(files), schema=pa.schema([(name, _type_in_all(name, files)) for name in names]))
 
 
 def check_unchanged(manifest: Manifest) -> None:
@@ -112,6 +146,10 @@ def require_columns(schema: pa.Schema, columns: Sequence[str], *, where: str) ->
             columns=missing,
             where=where,
         )
+    _refuse_doubled(schema, columns, where=where)
+
+
+def _refuse_doubled(schema: pa.Schema, columns: Sequence[str], *, where: str) -> None:
     spellings = Counter(name.casefold() for name in schema.names)
     doubled = [column for column in columns if spellings[column.casefold()] > 1]
     if doubled:
@@ -208,35 +246,46 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _select(schema: pa.Schema, *, columns: Sequence[str] | None, where: str) -> pa.Schema:
-    """The asked-for part of the schema, each column once, without the file's own metadata."""
-    names = list(dict.fromkeys(schema.names if columns is None else columns))
-    require_columns(schema, names, where=where)
-    return pa.schema([schema.field(name).remove_metadata() for name in names])
+def _select(schema: pa.Schema, names: Sequence[str], *, where: str) -> pa.Schema:
+    """The part of the schema that is in `names`, each column once, without the file's own metadata."""
+    found = [name for name in names if name in schema.names]
+    _refuse_doubled(schema, found, where=where)
+    return pa.schema([schema.field(name).remove_metadata() for name in found])
 
 
-def _require_same_types(expected: pa.Schema, schema: pa.Schema, *, first: str, path: str) -> None:
-    require_columns(schema, expected.names, where=path)
-    for field in expected:
-        found = schema.field(field.name).type
-        if _layout_free(found) != _layout_free(field.type):
-            raise SourceColumnError(
-                f"Column {field.name!r} is {field.type} in {first} and {found} in {path}. "
-                "Write both files with the same type, or give them to two syncs.",
-                columns=[field.name],
-                where=path,
+def _respelled(schema: pa.Schema, names: Sequence[str], *, where: str) -> Iterator[SourceColumnError]:
+    """Columns that the file has in other letters: they are not missing there, and their values would be passed over."""
+    by_folded = {name.casefold(): name for name in schema.names}
+    for name in names:
+        if name not in schema.names and name.casefold() in by_folded:
+            yield SourceColumnError(
+                f"{where} has a column {by_folded[name.casefold()]!r} where other files have {name!r}. "
+                "Write both with the same upper and lower case letters.",
+                columns=[name],
+                where=where,
             )
 
 
-def _layout_free(data_type: pa.DataType) -> pa.DataType:
-    """The type without how Arrow lays it out in memory: Parquet stores the text of all four alike."""
-    if pa.types.is_dictionary(data_type):
-        return _layout_free(data_type.value_type)
-    if pa.types.is_large_string(data_type) or pa.types.is_string_view(data_type):
-        return pa.string()
-    if pa.types.is_large_binary(data_type) or pa.types.is_binary_view(data_type):
-        return pa.binary()
-    return data_type
+def _type_in_all(name: str, files: Sequence[SourceFile]) -> pa.DataType:
+    """Raises SourceColumnError naming the first two files whose types are not one in two widths."""
+    seen: dict[pa.DataType, str] = {}  # type -> the first file with it
+    common: pa.DataType | None = None
+    for file in files:
+        if name not in file.schema.names:
+            continue
+        found = file.schema.field(name).type
+        if found not in seen:
+            for earlier, first in seen.items():
+                if common_type(earlier, found) is None:
+                    raise SourceColumnError(
+                        f"Column {name!r} is {earlier} in {first} and {found} in {file.path}. "
+                        "Write both files with the same type, or give them to two syncs.",
+                        columns=[name],
+                        where=file.path,
+                    )
+            seen[found] = file.path
+            common = found if common is None else common_type(common, found)
+    return common
 
 
 def _nearest(column: str, names: Sequence[str]) -> str:

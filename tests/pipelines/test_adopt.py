@@ -14,7 +14,7 @@ from connectors.tencent_push.ledger import Ledger
 from connectors.tencent_push.protocol import AccountType, Command
 from connectors.tencent_push.settings import Settings
 from pipelines import adopt as module
-from pipelines import read_back
+from pipelines import frames, narrow, read_back
 from pipelines import verify as verify_module
 from pipelines.verify import Verified
 from tests.project import Project
@@ -119,6 +119,40 @@ def test_after_an_adoption_a_run_sends_just_what_differs(tmp_path: Path, app: Em
     attributes = dict(app.attributes())
     assert {account: attributes[account]["city"] for account in edited} == edited
     assert verify(tmp_path, edited, everyone=True).differing == 0
+
+
+def test_after_an_adoption_nothing_is_planned_and_the_next_run_looks_at_nobody_again(
+    tmp_path: Path, app: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digests of the profiles are kept with what was adopted."""
+    load(client, people())
+    assert adopt(tmp_path, people()).succeeded
+    planned = run(make_sync(tmp_path, ATTRIBUTES), suffix="_plan")
+    plan = planned.result.asset_value(planned.sync.key("plan"))
+    assert [each.frame.counts.changed for each in plan.plans] == [0, 0]
+    assert (plan.calls, plan.sample) == (0, ())
+
+    seen: list[narrow.Narrowed] = []
+    original = narrow.narrowed
+
+    def watched(*arguments: Any) -> narrow.Narrowed:
+        seen.append(original(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(frames, "narrowed", watched)
+    ran = night(tmp_path, people())
+    assert ran.succeeded, ran.failure
+    assert (dict(seen[0].open), dict(seen[0].settled)) == ({USER: 0, DEVICE: 0}, {USER: 250, DEVICE: 25})
+    assert verify(tmp_path, people(), everyone=True).matching == 275
+    assert len(list((tmp_path / "data/acknowledged").rglob("part-*.parquet"))) == 2, "one for each account type"
+
+
+def test_a_read_back_that_finds_differences_tells_of_the_adoption(tmp_path: Path, app: Emulator) -> None:
+    assert adopt(tmp_path, people(20)).succeeded
+    ran = night(tmp_path, people(20))
+    (check,) = (each for each in ran.result.get_asset_check_evaluations() if each.check_name == "read_back")
+    assert not check.passed
+    assert "or what was adopted 20" in str(check.description)
 
 
 def test_an_adoption_at_the_wrong_app_is_found_by_verify(tmp_path: Path, app: Emulator, client: Client) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from connectors.tencent_push.outcomes import Change
 from connectors.tencent_push.protocol import AccountType, Command
 from pipelines import changes
-from pipelines.changes import Exceptions, FrameChanges, unread_rows
+from pipelines.changes import Exceptions, FrameChanges, PlannedCalls, unread_rows
 from pipelines.engine import Engine
 from pipelines.frames import Counts, Frame
 from pipelines.refusal_memory import Withheld
@@ -84,6 +84,24 @@ def test_the_last_number_is_that_of_the_change_handed_out_last(frame: Frame) -> 
     handed_out = iter(read)
     assert [next(handed_out).number, read.last_number] == [0, 0]
     assert [next(handed_out).number, read.last_number] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "calls"),
+    [
+        (Exceptions(), (1, 1)),
+        (Exceptions(withheld=Withheld({SET: numbers(0, 4)})), (1, 1)),
+        (Exceptions(numbers(2), Withheld({SET: numbers(0, 4)})), (0, 1)),
+        (Exceptions(numbers(2, 3), Withheld({SET: numbers(0, 2)})), (1, 0)),
+        (Exceptions(withheld=Withheld(alone=numbers(0, 2, 3))), (3, 2)),
+        (Exceptions(numbers(2), Withheld({SET: numbers(0)}, numbers(0, 2, 3))), (1, 1)),
+        (Exceptions(numbers(0, 2, 3, 4), Withheld(alone=numbers(0, 2))), (0, 0)),
+    ],
+)
+def test_what_is_acknowledged_or_withheld_takes_no_call_and_what_goes_alone_takes_one(
+    frame: Frame, engine: Engine, exceptions: Exceptions, calls: tuple[int, int]
+) -> None:
+    assert changes.planned_calls(engine, frame, exceptions) == PlannedCalls(*calls)
 
 
 @pytest.mark.parametrize("after", [-1, 0, 1, 2, 3, 4])

@@ -87,10 +87,18 @@ def test_a_missing_column_is_told_with_the_file_the_nearest_name_and_each_line(f
     assert text.endswith(f"Named in {folder}/defs.yaml:8, {folder}/defs.yaml:9.")
 
 
-def test_a_column_that_only_a_later_file_lacks_is_told_too(folder: Path) -> None:
+def test_a_column_that_only_a_later_file_lacks_is_null_there(folder: Path) -> None:
     write(folder, ROWS)
-    path = write(folder, {"user": ["u1"], "town": ["Bonn"]}, "part-1.parquet")
-    with pytest.raises(ConfigurationError, match=rf"{path} has no column 'level'.*defs\.yaml:10\."):
+    write(folder, {"user": ["u1"], "town": ["Bonn"]}, "part-1.parquet")
+    manifest = extracted(folder)
+    assert [(each.column, each.files, each.rows) for each in manifest.missing()] == [("level", 1, 1)]
+    assert explained(manifest) is None
+
+
+def test_a_column_that_every_file_must_have_is_told_with_its_line(folder: Path) -> None:
+    write(folder, ROWS)
+    path = write(folder, {"town": ["Bonn"], "level": [1]}, "part-1.parquet")
+    with pytest.raises(ConfigurationError, match=rf"defs\.yaml:6: {path} has no column 'user', which other files"):
         extracted(folder)
 
 

@@ -166,5 +166,6 @@ def test_the_command_says_how_to_let_a_run_pass_and_lets_it(tmp_path: Path) -> N
     assert stopped.returncode == 1
     assert "user_id: The source has 300 profiles" in stopped.stderr
     assert "python -m pipelines run example --without-guards" in stopped.stderr
+    assert "Dagster" not in stopped.stderr.replace("Dagster's own page", ""), "no class of the machinery beneath"
     passed = project.run("-m", "pipelines", "run", "example", "--without-guards")
     assert passed.returncode == 0, passed.stderr

@@ -95,6 +95,42 @@ def test_two_mistakes_in_the_yaml_are_told_with_their_lines(tmp_path: Path) -> N
     assert "Traceback" not in ran.stderr
 
 
+FRACTION = "write a number above 0 and below 1, such as 0.05 for 5 %"
+POLICY = "write leave (the accounts that no profile has any more keep what they have) or remove"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {
+            "  guards:": "",
+            "    max_changed_fraction: 50": f"guards.max_changed_fraction: {FRACTION}",
+            "    max_failed_fraction: 5 %": f"guards.max_failed_fraction: {FRACTION}",
+            "    min_profiles: 0.5": "guards.min_profiles: write a whole number from 1 on",
+            "    min_profile: 1": "guards.min_profile: this key is not known here",
+            "  departed: delete": f"departed: {POLICY}",
+        },
+        {"  guards:": "guards: guards holds limits by their names", "  departed:": f"departed: {POLICY}"},
+        {"  guards: {min_profiles: 100,000}": "guards: guards holds limits by their names", "  departed: true": POLICY},
+    ],
+    ids=["values", "nothing", "kinds"],
+)
+def test_mistakes_in_guards_and_departed_are_told_in_our_words_with_their_lines(
+    tmp_path: Path, told: dict[str, str]
+) -> None:
+    project = Project.copy_to(tmp_path / "project")
+    project.edit_yaml("  owners:", "\n".join([*told, "  owners:"]))
+    ran = project.run("-m", "pipelines", "list")
+    assert ran.returncode == 1
+    lines = project.yaml.read_text(encoding="utf-8").splitlines()
+    for key, text in told.items():
+        if text:
+            assert f"{project.yaml}:{lines.index(key) + 1}: attributes." in ran.stderr
+            assert text in ran.stderr
+    for foreign in ("Value error", "Input should", "pydantic", "Traceback"):
+        assert foreign not in ran.stderr
+
+
 def test_a_variable_in_the_middle_of_an_address_that_is_not_set_is_told(tmp_path: Path) -> None:
     project = Project.copy_to(tmp_path / "project")
     address = '"postgresql://u:{{ env.PASSWORD_NOT_SET }}@no-such-host.invalid/d"'

@@ -201,8 +201,16 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
      "IANA name such as Asia/Shanghai"),
     ("guards", small(guardz={}), "guardz", "Extra inputs are not permitted"),
     ("guard", small(guards={"min_profile": 1}), "guards.min_profile", "Extra inputs are not permitted"),
-    ("fraction", small(guards={"max_changed_fraction": 50}), "guards.max_changed_fraction", "less than 1"),
-    ("no profiles", small(guards={"min_profiles": 0}), "guards.min_profiles", "greater than or equal to 1"),
+    ("fraction", small(guards={"max_changed_fraction": 50}), "guards.max_changed_fraction",
+     "write a number above 0 and below 1, such as 0.05 for 5 %"),
+    ("text as fraction", small(guards={"max_failed_fraction": "5 %"}), "guards.max_failed_fraction",
+     "write a number above 0 and below 1"),
+    ("no profiles", small(guards={"min_profiles": 0}), "guards.min_profiles", "write a whole number from 1 on"),
+    ("half a profile", small(guards={"min_profiles": 1.5}), "guards.min_profiles", "write a whole number from 1 on"),
+    ("separators", small(guards={"min_profiles": 100, 0: None}), "guards", "guards holds limits by their names"),
+    ("no names", small(guards=0.5), "guards", "guards holds limits by their names (max_changed_fraction, "),
+    ("departed", small(departed="delete"), "departed", "write leave (the accounts that no profile has any more"),
+    ("departed truth", small(departed=True), "departed", "or remove (their attributes are removed)"),
 ]  # fmt: skip
 
 

@@ -13,16 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.profiles.parquet import read_manifest
-from connectors.tencent_push.protocol import AccountType, Command
+from connectors.tencent_push.protocol import AccountType
 from pipelines import acknowledged, folding, frames, narrow, state_parts
-from pipelines.acknowledged import AcknowledgedAttributes, Owner
 from pipelines.engine import Engine
 from pipelines.errors import EmptySourceError
-from pipelines.frames import compute_frames
 from pipelines.narrow import CONTENT
-from tests.pipelines.frame_cases import METADATA, Computed, Row, as_computed, expected, sync_of, write_source
-from tests.pipelines.ledger_cases import Call, write_ledger
+from tests.pipelines.frame_cases import Row, expected
+from tests.pipelines.night_cases import Nights
+from tests.reference import Change
 
 SCHEMA = pa.schema(
     [
@@ -73,48 +71,6 @@ _edits = st.lists(st.tuples(st.integers(0, 6), _row), max_size=2)
 _nights = st.lists(st.tuples(_edits, st.sampled_from((*MAPPINGS, MAPPINGS[0], MIXED))), min_size=2, max_size=4)
 
 
-class Nights:
-    """Nights in a row over one data folder: frames, a push that has everything acknowledged, its fold."""
-
-    def __init__(self, engine: Engine, root: Path) -> None:
-        self.engine = engine
-        self.root = root
-        self.count = 0
-
-    def state(self, kind: AccountType) -> AcknowledgedAttributes:
-        return AcknowledgedAttributes(self.root / kind.value, Owner("host", 1, "sync", kind))
-
-    def compute(self, rows: Sequence[Row], sync: Mapping[str, Any]) -> Computed:
-        self.count += 1
-        folder = self.root / f"night-{self.count}"
-        folder.mkdir()
-        self.files = write_source(folder, rows[::2], rows[1::2], schema=SCHEMA)
-        mapping = sync_of(sync)
-        states = {kind: self.state(kind) for kind in mapping.account_types()}
-        generations = {kind: state.current() for kind, state in states.items()}
-        found = compute_frames(
-            self.engine,
-            read_manifest([str(file) for file in self.files], columns=mapping.columns(), base=Path("/")),
-            mapping=mapping,
-            acknowledged={kind: state.table(self.engine) for kind, state in states.items()},
-            folder=folder / "frames",
-            metadata=METADATA,
-        )
-        for kind, state in states.items():
-            state.learn(self.engine, found.learned[kind], since=generations[kind])
-        return as_computed(found)
-
-    def push(self, computed: Computed) -> None:
-        for frame in computed.frames.frames:
-            numbers = list(range(frame.rows))
-            name = f"night-{self.count}"
-            ledger = self.state(frame.account_type).ledger_file(name)
-            path = str(frame.path.relative_to(self.root))
-            calls: list[Call] = [(command, numbers, numbers, []) for command in (Command.SET_ATTR, Command.REMOVE_ATTR)]
-            write_ledger(ledger, path, calls, frame=name)
-            self.state(frame.account_type).fold(self.engine, ledger, root=self.root)
-
-
 def edited(rows: list[Row], edits: Sequence[tuple[int, Row]]) -> list[Row]:
     rows = list(rows)
     for place, row in edits:
@@ -132,7 +88,7 @@ def test_nights_in_a_row_give_what_the_plain_rules_give(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         share_keys(patch, key_bits)
         patch.setattr(narrow, "MOST_OPEN", 1.0 if always_copy else 0.25)
-        work = Nights(engine, Path(folder))
+        work = Nights(engine, Path(folder), schema=SCHEMA)
         for edits, sync in nights:
             rows = edited(rows, edits)
             computed = work.compute(rows, sync)
@@ -163,7 +119,7 @@ ROWS: list[Row] = [{"user": f"u{number}", "city": "Bonn", "note": "n"} for numbe
 
 @pytest.fixture
 def nights(engine: Engine, tmp_path: Path) -> Nights:
-    return Nights(engine, tmp_path)
+    return Nights(engine, tmp_path, schema=SCHEMA)
 
 
 def looked_at(nights: Nights, rows: Sequence[Row], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -211,6 +167,29 @@ def test_what_has_something_to_report_is_looked_at_every_night(nights: Nights, m
     rows = edited(ROWS, [(0, {"user": "u0", "city": "x" * 51, "note": "n"})])
     nights.push(nights.compute(rows, MAPPINGS[1]))
     assert looked_at(nights, rows, monkeypatch) == 1
+
+
+def test_near_accounts_are_looked_at_and_reported_every_night(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when nothing of them changes, and where there is nothing to send."""
+    rows = [*ROWS, {"user": "U3", "city": "Bonn"}, {"user": "u3 ", "city": "Bonn"}, {"user": " u3", "city": None}]
+    first = nights.compute(rows, MAPPINGS[1])
+    assert {row["reason"] for row in first.invalid_rows} == {"account_near_another"}
+    near = {" u3": "U3", "U3": " u3", "u3": " u3", "u3 ": " u3"}
+    assert {row["account"]: row["value"] for row in first.invalid_rows} == near
+    nights.push(first)
+    assert looked_at(nights, rows, monkeypatch) == 4
+    again = nights.compute(rows, MAPPINGS[1])
+    assert again.invalid_rows == [
+        {**row, "source_file": row["source_file"].replace("night-1", "night-3")} for row in first.invalid_rows
+    ]
+    assert (again.rows("user_id"), again.frames.invalid_found) == ([], 4)
+    assert nights.compute(ROWS, MAPPINGS[1]).invalid_rows == [], "the others have gone"
+
+
+def test_an_account_that_comes_near_one_that_is_settled_is_found_at_once(nights: Nights) -> None:
+    nights.push(nights.compute(ROWS, MAPPINGS[1]))
+    found = nights.compute([*ROWS, {"user": "U3", "city": "Bonn"}], MAPPINGS[1])
+    assert {row["account"]: row["value"] for row in found.invalid_rows} == {"U3": "u3", "u3": "U3"}
 
 
 def test_another_mapping_makes_everything_be_looked_at(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,3 +244,64 @@ def test_an_empty_source_never_means_to_remove_everyone(nights: Nights) -> None:
         nights.compute([{"user": " "}], REMOVED)
     assert "u1" not in str(caught.value)
     assert nights.compute([], LEFT_BEHIND).frames.frames[0].departed == 40
+
+
+def is_named(row: Row, sync: Mapping[str, Any], kind: str) -> bool:
+    """Whether the profile has an account of the type, however wrong it is."""
+    types = sync["accounts"]
+    account = row[types[kind]["column"]]
+    if account is None or not account.strip():
+        return False
+    claims = {"user_id": account.startswith("u"), "registration_id": row["flag"] is True}
+    if types["user_id"]["column"] == types["registration_id"]["column"]:
+        return claims[kind] or not any(claims.values())
+    return kind == "user_id" or claims[kind]
+
+
+def departed_of(
+    rows: Sequence[Row], sync: Mapping[str, Any], kind: str, known: Mapping[str, Mapping[str, str]]
+) -> dict[str, Change]:
+    """By the plain rules: who is known and named by no row loses every attribute of the mapping that is known."""
+    mine = sync["accounts"][kind]
+    named = {row[mine["column"]] for row in rows if is_named(row, sync, kind)}
+    gone = {
+        account: Change({}, [name for name in mine["attributes"] if name in attributes])
+        for account, attributes in known.items()
+        if account not in named
+    }
+    return {account: change for account, change in gone.items() if change.remove}
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=_rows, nights=_nights, key_bits=st.sampled_from((0, 1, 64)), kept=st.lists(st.booleans(), min_size=7))
+def test_nights_in_a_row_clear_whom_the_plain_rules_miss(
+    engine: Engine, rows: list[Row], nights: Sequence[Any], key_bits: int, kept: list[bool]
+) -> None:
+    """In every second night some profiles are missing; they may come back in the next."""
+    known: dict[str, dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        share_keys(patch, key_bits)
+        patch.setattr(narrow, "MOST_OPEN", 1.0)
+        work = Nights(engine, Path(folder), schema=SCHEMA)
+        for number, (edits, sync) in enumerate(nights):
+            rows = edited(rows, edits)
+            tonight = [row for row, stays in zip(rows, kept, strict=False) if stays or number % 2 == 0]
+            try:
+                computed = work.compute(tonight, {**sync, "departed": "remove"})
+            except EmptySourceError:
+                computed = None
+            reference = expected(work.files, sync, acknowledged=known)
+            gone = {kind: departed_of(tonight, sync, kind, known) for kind in reference.counts}
+            left = {kind: counts.changed + counts.unchanged for kind, counts in reference.counts.items()}
+            if any(gone[kind] and not left[kind] for kind in gone):
+                assert computed is None
+                return
+            assert computed is not None
+            assert computed.changes == {kind: reference.changes[kind] | gone[kind] for kind in gone}
+            assert [frame.departed for frame in computed.frames.frames] == [len(each) for each in gone.values()]
+            assert all(frame.counts.is_conserved for frame in computed.frames.frames)
+            work.push(computed)
+            known = reference.attributes
+            for changes in gone.values():
+                for account, change in changes.items():
+                    known[account] = {n: v for n, v in known[account].items() if n not in change.remove}

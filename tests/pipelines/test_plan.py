@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from filelock import FileLock
 from connectors.tencent_push.emulator import Emulator, RefuseCall, RefuseRows
 from connectors.tencent_push.protocol import AccountType, Command
 from pipelines import plan as module
+from pipelines.acknowledged import Generation
 from pipelines.attribute_sync import build_definitions
 from pipelines.definitions import SHARED
 from pipelines.errors import EngineError
@@ -99,7 +101,8 @@ def test_a_plan_tells_its_numbers_in_metadata_and_when_it_would_end(tmp_path: Pa
     assert facts["guards_stop_the_run"] is False
     assert len(facts["sample"]) == 10
     assert str(facts["expected_finish"]).endswith("+08:00")
-    assert plan.finish - plan.made_at == timedelta(seconds=plan.seconds)
+    assert plan.finish - plan.made_at == timedelta(seconds=plan.frames_seconds + plan.seconds)
+    assert 0 < plan.frames_seconds < 60
     assert f"{plan.finish:%Y-%m-%d %H:%M:%S} (Asia/Shanghai)" in plan.text
     assert abs(datetime.now(UTC) - plan.made_at) < timedelta(minutes=5)
 
@@ -139,7 +142,7 @@ def test_what_was_refused_in_the_last_run_is_told_by_reason(tmp_path: Path, app:
     assert frame.refused_again["account_unknown"] == 3
     assert frame.calls.total == 1
     assert "account_unknown 3" in plan.text
-    assert "2 of them are not sent" in plan.text
+    assert "; 2 requests are not sent" in plan.text
     assert ran.metadata("plan")["user_id_refused_again_account_unknown"] == 3
     plan, _ = planned(tmp_path, {name: values for name, values in profiles.items() if name != "user-0"})
     assert plan.plans[0].refused_again["account_unknown"] == 2, "who has left is not sent"
@@ -216,7 +219,7 @@ def test_a_state_that_a_push_replaces_meanwhile_is_read_again(
 ) -> None:
     assert night(tmp_path, people(2)).succeeded
     readings = 0
-    compute, generations = compute_frame_set, module._generations
+    compute, states = compute_frame_set, module._states
 
     def once_gone(*given: Any, **named: Any) -> Any:
         nonlocal readings
@@ -225,13 +228,14 @@ def test_a_state_that_a_push_replaces_meanwhile_is_read_again(
             raise EngineError("the file is gone")
         return compute(*given, **named)
 
-    def growing(push: Push) -> dict[AccountType, int]:
-        return {kind: number + readings for kind, number in generations(push).items()}
+    def compacted(push: Push) -> dict[AccountType, Generation]:
+        """Of the same generation: a part that was read is gone, another one stands for it."""
+        return {kind: replace(state, hash_version=str(readings)) for kind, state in states(push).items()}
 
     monkeypatch.setattr(module, "compute_frame_set", once_gone)
     assert not night(tmp_path, people(2), suffix="_plan").succeeded, "nothing was replaced: it is an error"
     readings = 0
-    monkeypatch.setattr(module, "_generations", growing)
+    monkeypatch.setattr(module, "_states", compacted)
     plan, _ = planned(tmp_path, people(2))
     assert (plan.calls, readings) == (0, 2)
 

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from connectors.profiles.errors import SourceColumnError
+from connectors.profiles.parquet import Manifest, SourceFile
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import ConfigurationError
 from pipelines.mapping import SyncMapping, mapping_from
-from pipelines.preflight import check_declared, check_source, missing_columns
+from pipelines.preflight import check_declared, check_files, check_source, missing_columns
 
 YAML = """\
 type: pipelines.attribute_sync.AttributeSync
@@ -160,6 +161,48 @@ def test_a_missing_column_gives_every_line_that_names_it(file: Path) -> None:
 def test_several_missing_columns_give_each_line_once(file: Path) -> None:
     error = SourceColumnError("No columns.", columns=["flag", "moment", "flag"], where="p.parquet")
     assert str(missing_columns(error, mapping(), yaml_file=file)) == f"No columns. Named in {file}:8, {file}:4."
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+def lacking(file: Path, sync: SyncMapping, *columns: str, rows: int = 3) -> list[tuple[str, str]]:
+    """(line, column) of what is said of a second file that lacks `columns`."""
+    whole = pa.schema(list(TYPES.items()))
+    part = pa.schema([field for field in whole if field.name not in columns])
+    files = [SourceFile(path, number, 1, 1, schema) for path, number, schema in (("a", 9, whole), ("b", rows, part))]
+    try:
+        check_files(sync, Manifest((*files, files[1]), whole), yaml_file=file)
+    except ConfigurationError as error:
+        lines = [line.removeprefix(f"{file}:") for line in str(error).splitlines()]
+        assert all(": b has no column " in line and "take it out of the source." in line for line in lines)
+        return [(line.split(":")[0], line.split("'")[1]) for line in lines]
+    return []
+
+
+@pytest.mark.parametrize("column", ["town", "note", "user", "device"])
+def test_a_file_may_lack_an_account_or_what_is_left_as_it_is(file: Path, column: str) -> None:
+    assert lacking(file, mapping(), column) == []
+
+
+@pytest.mark.parametrize(("column", "line"), [("moment", "4"), ("flag", "8")])
+def test_a_file_may_not_lack_what_decides(file: Path, column: str, line: str) -> None:
+    assert lacking(file, mapping(), column) == [(line, column)]
+
+
+def test_a_file_may_not_lack_what_would_then_be_removed(file: Path) -> None:
+    removing = mapping(null="remove")
+    assert lacking(file, removing, "note", "town") == [("11", "note")]
+    assert lacking(file, removing, "note", "flag", "moment") == [("4", "moment"), ("8", "flag"), ("11", "note")]
+    assert lacking(file, removing, "note", rows=0) == [], "nobody stands in it"
+
+
+def test_a_file_of_devices_lacks_all_that_is_for_users_alone(file: Path) -> None:
+    assert lacking(file, mapping(null="remove"), "user", "note", "flag") == []
+
+
+def test_a_file_may_not_lack_every_account_column(file: Path) -> None:
+    assert lacking(file, mapping(), "user", "device", "moment") == [("7", "user")]
 
 
 # Attributes ---------------------------------------------------------------------------------------------------------

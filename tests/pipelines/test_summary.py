@@ -1,6 +1,8 @@
 """A run in words: what was counted, why rows failed, where the files are, and nobody's account or value."""
 
+import re
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -140,6 +142,29 @@ def test_the_summary_counts_and_says_where_the_files_are(result: PushResult) -> 
         "  frame           /data/frames/user_id.parquet",
         "  frame           /data/frames/registration_id.parquet",
     ]
+
+
+def test_the_page_holds_the_plan_against_what_was_needed(result: PushResult) -> None:
+    result.planned[USER] = PlannedCalls(1_400, 6)
+    page = report_page("small", "host", run="run-1", started=STARTED, pushed=result, groups=[])
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", page[page.index("Plan against actual") :])
+    assert cells[7:21] == [
+        *("user_id", "1,400", "150", "6", "7", "14.0", "1.6"),
+        *("registration_id", "0", "0", "0", "0", "0.0", "0.0"),
+    ]
+
+
+@pytest.mark.parametrize(("to_remove", "told"), [(0, "left as they are"), (12, "among the changed, to lose")])
+def test_departed_accounts_are_told_in_summary_and_page(result: PushResult, to_remove: int, told: str) -> None:
+    (users, devices) = result.frames.frames
+    gone = replace(users, departed=1_234, counts=replace(users.counts, departed=to_remove))
+    result.frames = replace(result.frames, frames=(gone, devices))
+    text = summary_text("small", "emulator", pushed=result, groups=[])
+    page = report_page("small", "host", run="run-1", started=STARTED, pushed=result, groups=[])
+    assert f"    departed             1,234   accounts that no profile has any more; {told}" in text
+    assert "user_id 1,234" in page
+    assert told in page
+    assert "registration_id 0" not in page
 
 
 def test_what_was_mended_is_told_in_summary_and_page(result: PushResult) -> None:

@@ -8,15 +8,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.engine import Engine
 from pipelines.mapping import AttributeMapping
-from pipelines.values import value_expressions
+from pipelines.values import orderable, value_expressions
 from tests.pipelines.value_texts import ALIKE, CLUSTERS, CONTROL, TOO_LARGE, texts
 from tests.reference_values import sendable
 
@@ -109,6 +111,29 @@ def test_truncation_gives_a_prefix_within_the_limit_and_changes_nothing_a_second
     assert truncated(engine, folder, kept or ["x"]) == (kept or ["x"])
 
 
+FILLERS = ("x", "é", "上", "ก", "น้ำ", "ب", "مَّ", "क्षि", "😀", "👍🏽", "👩‍🚀", "🇹🇭", "e\u0301")
+
+
+@pytest.mark.parametrize("filler", FILLERS)
+def test_at_every_byte_of_every_script_the_cut_is_the_last_boundary_that_fits(
+    engine: Engine, folder: Path, filler: str
+) -> None:
+    """By `regex` alone: every length around the limit, a cluster of every kind across it, and more behind it."""
+    ends = [filler * count + "x" * odd for count in range(1, 60) for odd in range(len(filler.encode()))]
+    ends = [end for end in ends if len(end.encode()) <= LIMIT_BYTES + 3]
+    values = [end + cluster + behind for end in ends for cluster in CLUSTERS for behind in ("", filler)]
+    for value, cut in zip(values, truncated(engine, folder, values), strict=True):
+        if len(value.encode()) <= LIMIT_BYTES:
+            assert cut == value
+            continue
+        assert cut is not None
+        boundaries = [match.end() for match in regex.finditer(r"\X", value)]
+        assert len(cut) in boundaries
+        assert value.startswith(cut)
+        following = boundaries[boundaries.index(len(cut)) + 1]
+        assert len(cut.encode()) <= LIMIT_BYTES < len(value[:following].encode())
+
+
 def test_a_value_of_which_not_one_cluster_fits_is_left_out_and_is_no_removal(engine: Engine, folder: Path) -> None:
     (found,) = through_engine(engine, folder, pa.array([TOO_LARGE + "abc"]), too_long="truncate")
     assert (found.value, found.reason, found.is_absent) == (None, "value_too_long", False)
@@ -186,6 +211,8 @@ def test_a_float_of_too_many_digits_is_too_long_like_any_text(engine: Engine, fo
     found = through_engine(engine, folder, pa.array([2e49, -2e49, 2e50, 1.7e308]), decimals=0)
     assert [each.reason for each in found] == [None, "value_too_long", "value_too_long", "value_too_long"]
     assert [each.value is None for each in found] == [False, True, True, True]
+    found = through_engine(engine, folder, pa.array([9e29, 9e33, -9e32, -9e33, 1e33]), decimals=15)
+    assert [each.reason for each in found] == [None, None, None, "value_too_long", None]
 
 
 def test_floats_of_less_width_are_exact_too(engine: Engine, folder: Path) -> None:
@@ -247,3 +274,30 @@ def test_a_date_or_time_beyond_the_year_9999_is_invalid(engine: Engine, folder: 
 
 def test_a_column_of_nothing_but_nulls_is_absent(engine: Engine, folder: Path) -> None:
     assert through_engine(engine, folder, pa.nulls(2)) == [Value(None, None, None, True)] * 2
+
+
+# Order --------------------------------------------------------------------------------------------------------------
+
+LAST_DAY = 2**31 - 1  # as warehouses write `infinity`
+ORDERED = [
+    (pa.array([0.5, math.nan, math.inf, -math.inf, None], kind), [0.5, None, None, None, None])
+    for kind in (pa.float16(), pa.float32(), pa.float64())
+]
+ORDERED += [
+    (pa.array([0, 1, None], pa.int64()).cast(pa.timestamp(unit, zone)), [0, 1, None])
+    for unit in ("ms", "us", "ns")
+    for zone in (None, "UTC", "Asia/Shanghai")
+]
+ORDERED += [(pa.array([0, LAST_DAY, None], pa.int32()).cast(pa.date32()), [0, None, None])]
+
+
+@pytest.mark.parametrize(("column", "kept"), ORDERED, ids=lambda each: str(getattr(each, "type", "")))
+def test_what_ranks_profiles_is_kept_and_what_is_no_number_or_time_is_null(
+    engine: Engine, folder: Path, column: pa.Array, kept: list[Any]
+) -> None:
+    file = folder / "ordered.parquet"
+    pq.write_table(pa.table({"row": pa.array(range(len(column))), "value": column}), file)
+    table = engine.parquet("ordered", file)
+    found = table.select("row", value=orderable(table.value))
+    numbers = engine.rows(found.mutate(is_null=found.value.isnull(), rank=ibis.rank().over(order_by=found.value)))
+    assert [row["is_null"] for row in sorted(numbers, key=lambda row: row["row"])] == [each is None for each in kept]

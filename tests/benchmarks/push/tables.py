@@ -1,13 +1,11 @@
 """Measurements as Markdown tables, ready for the README."""
 
-import math
-import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
+from tests.benchmarks import markdown
 from tests.benchmarks.push.measuring import Measured
 
 QUOTA = 100
@@ -15,13 +13,9 @@ QUOTA = 100
 
 def machine(versions: Mapping[str, str]) -> str:
     """Size and versions, since numbers mean nothing without them."""
-    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     ours = f"Python {platform.python_version()}, requests {version('requests')}"
     others = ", ".join(f"{name} {number}" for name, number in versions.items())
-    return (
-        f"{os.cpu_count()} cores ({_processor()}), {pages * page_bytes / 2**30:.0f} GiB of memory, "
-        f"{platform.system()}; {ours}; beside it {others or 'nothing else'}."
-    )
+    return f"{markdown.machine()}; {ours}; beside it {others or 'nothing else'}."
 
 
 def sink_table(runs: Mapping[tuple[str, int], Sequence[Measured]]) -> str:
@@ -40,7 +34,7 @@ def sink_table(runs: Mapping[tuple[str, int], Sequence[Measured]]) -> str:
         ]
         for (scheme, round_trip_ms), measured in runs.items()
     ]
-    return _table(head, rows)
+    return markdown.table(head, rows)
 
 
 def tools_table(runs: Mapping[str, Sequence[Measured]], *, ours: str, missing: Mapping[str, str]) -> str:
@@ -55,13 +49,13 @@ def tools_table(runs: Mapping[str, Sequence[Measured]], *, ours: str, missing: M
         rows_per_second, *rest = _rates(measured)
         ratio = median(run.rows_per_second for run in measured) / base
         rows.append([name, rows_per_second, f"{ratio:.2f}", *rest, *_costs(measured)])
-    return _table(head, [*rows, *([name, why, *[""] * 6] for name, why in missing.items())])
+    return markdown.table(head, [*rows, *([name, why, *[""] * 6] for name, why in missing.items())])
 
 
 def refusals_table(runs: Mapping[tuple[str, str], Measured | str], *, rows: int) -> str:
     """By scenario and tool: what is stored against what the tool says."""
     head = ["", "", "rows stored", "rows claimed", "rows named as refused", "rows neither stored nor named", "it says"]
-    return _table(head, [[scenario, name, *_refusals(run, rows)] for (scenario, name), run in runs.items()])
+    return markdown.table(head, [[scenario, name, *_refusals(run, rows)] for (scenario, name), run in runs.items()])
 
 
 def _refusals(run: Measured | str, rows: int) -> list[str]:
@@ -75,7 +69,7 @@ def _refusals(run: Measured | str, rows: int) -> list[str]:
 
 def killed_table(runs: Mapping[str, Measured | str]) -> str:
     head = ["", "rows sent again", "rows stored in the end", "rows claimed in the end"]
-    return _table(head, [[name, *_killed(run)] for name, run in runs.items()])
+    return markdown.table(head, [[name, *_killed(run)] for name, run in runs.items()])
 
 
 def _killed(run: Measured | str) -> list[str]:
@@ -101,23 +95,4 @@ def _costs(measured: Sequence[Measured]) -> list[str]:
 
 
 def _span(measured: Sequence[Measured], of: Callable[[Measured], float], *, digits: int = 0, unit: str = "") -> str:
-    """The median, and the ends where they differ from it."""
-    values = [of(run) for run in measured]
-    if any(math.isnan(value) for value in values):
-        return "not known here"
-    middle, least, most = (f"{value:,.{digits}f}" for value in (median(values), min(values), max(values)))
-    return f"{middle}{unit}" if least == most else f"{middle}{unit} ({least}–{most})"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return markdown.span([of(run) for run in measured], digits=digits, unit=unit)

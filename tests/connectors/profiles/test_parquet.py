@@ -13,7 +13,7 @@ from connectors.profiles.errors import (
     SourceNotFoundError,
     SourceUnreadableError,
 )
-from connectors.profiles.parquet import Manifest, check_unchanged, read_manifest
+from connectors.profiles.parquet import Manifest, MissingColumn, check_unchanged, read_manifest
 
 PROFILES = pa.table({"user_id": ["u1", "u2"], "city": ["上海", None], "level": pa.array([1, 2], pa.int32())})
 
@@ -149,12 +149,54 @@ def test_missing_columns_are_all_named_with_the_nearest_names_there_are(tmp_path
         read_manifest("a.parquet", columns=["zzzzzz"], base=tmp_path)
 
 
-def test_a_column_that_only_a_later_file_lacks_names_that_file(tmp_path: Path) -> None:
+def test_a_column_that_some_files_lack_is_kept_and_told_with_files_and_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", PROFILES.drop_columns(["city", "level"]))
+    write(tmp_path / "b.parquet")
+    write(tmp_path / "c.parquet", pa.concat_tables([PROFILES.drop_columns("city")] * 3))
+    manifest = read_manifest("*.parquet", columns=["user_id", "city", "level"], base=tmp_path)
+    assert manifest.schema.equals(PROFILES.schema)
+    assert [file.schema.names for file in manifest.files] == [
+        ["user_id"],
+        ["user_id", "city", "level"],
+        ["user_id", "level"],
+    ]
+    first = str(tmp_path / "a.parquet")
+    assert manifest.missing() == [MissingColumn("city", 2, 8, first), MissingColumn("level", 1, 2, first)]
+    assert read_manifest("*.parquet", columns=["user_id"], base=tmp_path).missing() == []
+
+
+def test_a_column_that_no_file_has_is_missing_also_beside_one_that_some_have(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", PROFILES.drop_columns("city"))
+    write(tmp_path / "b.parquet")
+    with pytest.raises(SourceColumnError, match=r"a\.parquet has no column 'ctiy'") as caught:
+        read_manifest("*.parquet", columns=["user_id", "city", "ctiy"], base=tmp_path)
+    assert caught.value.columns == ("ctiy",)
+
+
+def test_a_column_in_other_letters_in_one_file_is_not_missing_but_an_error(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet")
-    write(tmp_path / "b.parquet", PROFILES.drop_columns("city"))
-    with pytest.raises(SourceColumnError, match=r"b\.parquet has no column 'city'"):
+    path = write(tmp_path / "b.parquet", PROFILES.rename_columns(["user_id", "City", "level"]))
+    with pytest.raises(
+        SourceColumnError, match=r"b\.parquet has a column 'City' where other files have 'city'"
+    ) as caught:
         read_manifest("*.parquet", columns=["user_id", "city"], base=tmp_path)
+    assert (caught.value.columns, caught.value.where) == (("city",), str(path))
     assert read_manifest("*.parquet", columns=["user_id"], base=tmp_path).rows == 4
+
+
+def test_a_column_of_several_widths_has_the_type_that_holds_all(tmp_path: Path) -> None:
+    for name, kind in (("a", pa.uint8()), ("b", pa.int8()), ("c", pa.int32()), ("d", pa.uint8())):
+        write(tmp_path / f"{name}.parquet", PROFILES.set_column(2, "level", PROFILES["level"].cast(kind)))
+    manifest = read_manifest("*.parquet", columns=["level"], base=tmp_path)
+    assert manifest.schema.field("level").type == pa.int32()
+    assert [str(file.schema.field("level").type) for file in manifest.files] == ["uint8", "int8", "int32", "uint8"]
+
+
+def test_of_three_types_the_two_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    for name, kind in (("a", pa.uint8()), ("b", pa.int8()), ("c", pa.uint64())):
+        write(tmp_path / f"{name}.parquet", PROFILES.set_column(2, "level", PROFILES["level"].cast(kind)))
+    with pytest.raises(SourceColumnError, match=r"'level' is int8 in .*b\.parquet and uint64 in .*c\.parquet"):
+        read_manifest("*.parquet", columns=["level"], base=tmp_path)
 
 
 def test_columns_that_differ_by_case_alone_are_refused_when_one_is_wanted(tmp_path: Path) -> None:
