@@ -13,7 +13,7 @@ from pipelines.adopt_job import adopt_job, verify_job
 from pipelines.assets import Sync
 from pipelines.mapping import SyncMapping, mapping_from
 from pipelines.plan_job import plan_asset
-from pipelines.resources import PROJECT_FOLDER, push_pool, unset_variables
+from pipelines.resources import PROJECT_FOLDER, filled_in, push_pool, unset_variables
 from pipelines.runs import active_run
 from pipelines.sharing import put_limit_in_force
 from pipelines.triggers import misfits, triggers
@@ -65,6 +65,8 @@ def _name_problems(name: str, file: Path) -> Iterator[str]:
 def _keeping_unset(resolved: Any, written: Any) -> Any:
     """`resolved`, but for texts that name a variable which is not set: they stay, and are told when the sync runs.
 
+    Unless a file has its value, as a secret of Docker or Kubernetes does.
+
     One machine loads the syncs of all teams; a variable that one of them lacks must not stop the others. In the middle
     of a text Dagster would write None for it.
     """
@@ -72,7 +74,7 @@ def _keeping_unset(resolved: Any, written: Any) -> Any:
         return {key: _keeping_unset(resolved[key], value) for key, value in written.items()}
     if isinstance(written, list):
         return [_keeping_unset(*pair) for pair in zip(resolved, written, strict=True)]
-    return written if isinstance(written, str) and unset_variables(written) else resolved
+    return filled_in(written) if isinstance(written, str) and unset_variables(written) else resolved
 
 
 def build_definitions(sync: Sync) -> dg.Definitions:

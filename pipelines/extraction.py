@@ -7,7 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.profiles.errors import SourceColumnError, SourcePartitionError, SourceUnreadableError
+from connectors.profiles.errors import (
+    SourceColumnError,
+    SourcePartitionError,
+    SourceUnreadableError,
+    WarehouseQueryError,
+)
 from connectors.profiles.parquet import Manifest
 from connectors.profiles.partitions import Wanted, read_partitions
 from connectors.profiles.warehouse import extract
@@ -43,11 +48,12 @@ def extract_profiles(
         if mapping.source.warehouse is not None:
             manifest = extract(
                 mapping.source.warehouse.uri,
-                mapping.source.warehouse.query,
+                mapping.source.warehouse.asks_for(),
                 destination,
                 columns=columns,
                 base=base,
                 memory_limit=memory_limit,
+                timeout_seconds=mapping.source.warehouse.timeout_minutes * 60,
                 on_rows=on_rows,
             )
         else:
@@ -58,6 +64,8 @@ def extract_profiles(
         raise ConfigurationError(f"{line}: {error}") from None
     except SourceColumnError as error:
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
+    except WarehouseQueryError as error:
+        raise WarehouseQueryError(f"{_asked_at(mapping, yaml_file)}: {error}") from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     check_files(mapping, manifest, yaml_file=yaml_file)
     return manifest
@@ -69,17 +77,30 @@ def wanted_partition(mapping: SyncMapping, name: str | None = None) -> Wanted:
     return Wanted(latest=None if chosen is None else tuple(chosen.latest), name=name)
 
 
+def _asked_at(mapping: SyncMapping, yaml_file: Path) -> str:
+    warehouse = mapping.source.warehouse
+    key = "table" if warehouse is not None and warehouse.table is not None else "query"
+    return locate(yaml_file, ("attributes", "source", "warehouse", key))
+
+
 def require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
     """A template that is still one names a variable that was not set when the YAML was loaded."""
     warehouse = mapping.source.warehouse
     places: dict[tuple[str, ...], str] = {("parquet",): str(mapping.source.parquet)}
     if warehouse is not None:
-        places |= {("warehouse", "uri"): warehouse.uri, ("warehouse", "query"): warehouse.query}
+        places |= {
+            ("warehouse", "uri"): warehouse.uri,
+            ("warehouse", "query"): warehouse.query or "",
+            ("warehouse", "table"): warehouse.table or "",
+        }
     for path, text in places.items():
         template = re.search(r"\{\{.*?\}\}", text)
         if template:
             line = locate(yaml_file, ("attributes", "source", *path))
-            raise ConfigurationError(f"{line}: {template[0]} has no value; set the variable, then run again")
+            raise ConfigurationError(
+                f"{line}: {template[0]} has no value; set the variable, or <its name>_FILE to a file that holds "
+                "its value, then run again"
+            )
 
 
 def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError | None:

@@ -23,6 +23,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+from connectors.profiles.sql_text import TableName
+from connectors.profiles.warehouse import TIMEOUT_SECONDS
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
 from pipelines.source_options import AssetKeyText, MaxAgeOption, OnNewFiles, PartitionOption
 from pipelines.source_options import Strict as _Strict
@@ -171,11 +173,29 @@ def _name_problems(names: list[str]) -> Iterator[str]:
             yield f"attributes {', '.join(map(repr, sorted(alike)))} differ by case only; rename one"
 
 
+def _table(text: str) -> str:
+    if "{{" not in text:  # a variable's value is checked when it is in place
+        TableName.parse(text)
+    return text
+
+
 class Warehouse(_Strict):
-    """A query and where it runs. The URI may hold a password and is never shown."""
+    """A query, or a whole table, and where it stands. The URI may hold a password and is never shown."""
 
     uri: str = Field(min_length=1, repr=False)
-    query: str = Field(min_length=1)
+    query: str | None = Field(default=None, min_length=1)
+    table: Annotated[str, AfterValidator(_table)] | None = None
+    timeout_minutes: float = Field(default=TIMEOUT_SECONDS / 60, gt=0, le=24 * 60)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Warehouse":
+        if (self.query is None) == (self.table is None):
+            raise ValueError("name exactly one beside the uri: query or table")
+        return self
+
+    def asks_for(self) -> str | TableName:
+        """What is read."""
+        return self.query if self.query is not None else TableName.parse(self.table or "")
 
 
 class Source(_Strict):

@@ -68,6 +68,24 @@ def unset_variables(text: str) -> list[str]:
     return [name for name in asked if name not in os.environ]
 
 
+def filled_in(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    """`text` with each `{{ env.NAME }}` replaced by NAME's value, else by what stands in the file that NAME_FILE names.
+
+    A line break at the file's end does not count. What has neither, or a file that cannot be read, stays as it is.
+    """
+
+    def value(template: re.Match[str]) -> str:
+        name = template[1]
+        if name in environ:
+            return environ[name]
+        try:
+            return Path(environ[f"{name}_FILE"]).read_text(encoding="utf-8").rstrip("\r\n")
+        except (KeyError, OSError, UnicodeDecodeError):
+            return template[0]
+
+    return re.sub(r"\{\{\s*env\.(\w+)\s*\}\}", value, text)
+
+
 class EnvironmentResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own generic, unbound
     """The environment as it is when a step starts.
 

@@ -1,10 +1,12 @@
-"""Fixtures for every test: the `--long` flag, and a real PostgreSQL server, started once and stopped at the end."""
+"""Fixtures for every test: the `--long` flag, and real PostgreSQL and MariaDB servers, started once for all tests."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.mariadb_server import MariaDBServer, mariadb_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,3 +47,10 @@ def postgres_uri(postgres_folder: Path) -> Iterator[str]:
     server = get_server(postgres_folder, cleanup_mode="stop")
     yield server.get_uri()
     server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDBServer]:
+    """A real MariaDB with an empty database; tests make tables of their own names."""
+    with mariadb_server() as server:
+        yield server

@@ -43,6 +43,8 @@ CONFINED: Mapping[str, tuple[str, ...]] = {
     "duckdb": ("pipelines.engine", "connectors.profiles.duckdb_files"),
     "adbc_driver_manager": ("connectors.profiles.*",),
     "adbc_driver_postgresql": ("connectors.profiles.*",),
+    "pymysql": ("connectors.profiles.mysql",),
+    "sqlite3": ("connectors.profiles.sqlite_files", "connectors.tencent_push.*", "pipelines*"),
     "ibis": ("pipelines*",),
     "rich": ("pipelines.live_bar",),
     "pytest": (),

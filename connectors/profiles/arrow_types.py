@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from connectors.profiles.errors import SourceColumnError
 
-_MAX_DECIMAL_DIGITS = 38  # of decimal128; wider ones are read as floats by SQL engines
+MAX_DECIMAL_DIGITS = 38  # of decimal128; wider ones are read as floats by SQL engines
 _NOT_A_NUMBER = pa.array(["nan", "NaN", "inf", "-inf", "Infinity", "-Infinity"])
 _FIRST_DAY = -719_162  # 0001-01-01 in days since 1970
 _LAST_DAY = 2_932_896  # 9999-12-31
@@ -25,6 +25,15 @@ class ColumnFault(NamedTuple):
 
     what: str
     remedy: str
+
+
+def column_error(column: str, fault: ColumnFault, *, where: str) -> SourceColumnError:
+    """The error for the first value of `column` that cannot be taken; the value stays unsaid."""
+    return SourceColumnError(
+        f"{where}: the column {column!r} {fault.what}. In the query: {fault.remedy.format(column)}.",
+        columns=[column],
+        where=where,
+    )
 
 
 def target_schema(schema: pa.Schema, *, where: str) -> pa.Schema:
@@ -53,11 +62,7 @@ def to_target(batch: pa.RecordBatch, schema: pa.Schema, *, where: str) -> pa.Rec
         array = _cast(column, field.type)
         fault = array if isinstance(array, ColumnFault) else _fault(array, batch.schema.field(field.name))
         if fault is not None:
-            raise SourceColumnError(
-                f"{where}: the column {field.name!r} {fault.what}. In the query: {fault.remedy.format(field.name)}.",
-                columns=[field.name],
-                where=where,
-            )
+            raise column_error(field.name, fault, where=where)
         columns.append(array)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -69,7 +74,7 @@ def _target_type(field: pa.Field) -> pa.DataType | None:
     if pa.types.is_dictionary(data_type):
         data_type = data_type.value_type
     if pa.types.is_decimal(data_type):
-        fits = data_type.precision <= _MAX_DECIMAL_DIGITS
+        fits = data_type.precision <= MAX_DECIMAL_DIGITS
         return pa.decimal128(data_type.precision, data_type.scale) if fits else None
     if pa.types.is_timestamp(data_type):
         unit = "ms" if data_type.unit == "s" else data_type.unit  # Parquet has no seconds
@@ -114,7 +119,7 @@ def _declared_decimal(field: pa.Field) -> pa.DataType | None:
         return None
     precision = modifier >> 16 & 0xFFFF
     scale = (modifier & 0x7FF ^ 0x400) - 0x400
-    return pa.decimal128(precision, scale) if 0 <= scale <= precision <= _MAX_DECIMAL_DIGITS else None
+    return pa.decimal128(precision, scale) if 0 <= scale <= precision <= MAX_DECIMAL_DIGITS else None
 
 
 def _type_name(field: pa.Field) -> str:

@@ -12,11 +12,20 @@ import pyarrow as pa
 
 from connectors.profiles.duckdb_files import DuckDBFile
 from connectors.profiles.errors import WarehouseSettingsError, without_secrets
+from connectors.profiles.mysql import MySQL
 from connectors.profiles.postgresql import PostgreSQL
+from connectors.profiles.sql_text import TableName
+from connectors.profiles.sqlite_files import SQLiteFile
 
 
 class Warehouse(Protocol):
-    """An open connection. Used by one thread at a time, but for `cancel`; raises WarehouseError kinds alone."""
+    """An open connection. Used by one thread at a time, but for `cancel`.
+
+    Raises WarehouseError kinds, and SourceColumnError for what one column holds.
+    """
+
+    def all_of(self, table: TableName) -> str:
+        """The query for the whole table, its name quoted as this warehouse wants it."""
 
     def describe(self, query: str) -> pa.Schema:
         """The columns of the query's result, without running it."""
@@ -36,25 +45,37 @@ class Warehouse(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenSettings:
-    """What a warehouse that runs inside this process needs: where relative paths start, and what it may use."""
+    """What a warehouse may use. All but the time is for those that run inside this process: where paths start, ..."""
 
     base: Path
     spill_folder: Path
     memory_limit: str
+    timeout_seconds: float  # for servers, as a backstop: the connection counts the time by itself
 
 
-def _open_postgresql(uri: str, _settings: OpenSettings) -> Warehouse:
-    return PostgreSQL(uri)
+def _open_postgresql(uri: str, settings: OpenSettings) -> Warehouse:
+    return PostgreSQL(uri, timeout_seconds=settings.timeout_seconds)
+
+
+def _open_mysql(uri: str, settings: OpenSettings) -> Warehouse:
+    return MySQL(uri, timeout_seconds=settings.timeout_seconds)
 
 
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
     return DuckDBFile(uri, base=settings.base, spill_folder=settings.spill_folder, memory_limit=settings.memory_limit)
 
 
+def _open_sqlite(uri: str, settings: OpenSettings) -> Warehouse:
+    return SQLiteFile(uri, base=settings.base)
+
+
 DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
     "postgresql": _open_postgresql,
     "postgres": _open_postgresql,
+    "mysql": _open_mysql,
+    "mariadb": _open_mysql,
     "duckdb": _open_duckdb,
+    "sqlite": _open_sqlite,
 }
 
 

@@ -6,18 +6,18 @@ What is DuckDB's alone stands here: its address, its limits, its errors. Writing
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 
+from connectors.profiles.database_files import path_of
 from connectors.profiles.errors import (
     WarehouseError,
     WarehouseQueryError,
-    WarehouseSettingsError,
     WarehouseUnreachableError,
     before_values,
 )
+from connectors.profiles.sql_text import TableName, all_of, narrowed, quoted
 
 _ROWS_PER_BATCH = 2_048  # one of DuckDB's vectors: it bounds batches by rows alone, and rows may be wide
 _NAMES_NOT_VALUES = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.SyntaxException)
@@ -44,6 +44,10 @@ class DuckDBFile:
                 "program has it open for writing, and that this user may read it."
             ) from None
 
+    def all_of(self, table: TableName) -> str:
+        """The query for the whole table."""
+        return all_of(table)
+
     def describe(self, query: str) -> pa.Schema:
         """The columns of the query's result; the query is bound and not run."""
         try:
@@ -58,8 +62,7 @@ class DuckDBFile:
 
     def select(self, query: str, fields: Sequence[pa.Field]) -> str:
         """`query` narrowed to `fields`."""
-        columns = ", ".join('"' + field.name.replace('"', '""') + '"' for field in fields)
-        return f"SELECT {columns} FROM (\n{query}\n) AS profiles"  # noqa: S608 - the owner's own query
+        return narrowed(query, [quoted(field.name) for field in fields])
 
     def read(self, query: str) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `query`, as DuckDB makes them."""
@@ -86,20 +89,6 @@ class DuckDBFile:
         else:  # the message may quote a row's value
             message = before_values(_first_line(error).partition("Error: ")[2])
         return WarehouseQueryError(f"{self._path} refused the query: {message.rstrip('.')}. Correct the query.")
-
-
-def path_of(uri: str, base: Path) -> Path:
-    """The file that `duckdb:///absolute/path`, `duckdb:/absolute/path` or `duckdb:relative/path` means."""
-    rest = unquote(uri.partition(":")[2])
-    if rest.startswith("//"):
-        rest = rest[2:]
-        if not rest.startswith("/"):
-            raise WarehouseSettingsError(
-                f"{uri} names a host. A DuckDB file is duckdb:///absolute/path or duckdb:path."
-            )
-    if not rest.strip() or rest == ":memory:":
-        raise WarehouseSettingsError(f"{uri} names no file. A DuckDB file is duckdb:///absolute/path or duckdb:path.")
-    return base.absolute() / rest
 
 
 def _first_line(error: Exception) -> str:

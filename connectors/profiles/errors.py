@@ -12,7 +12,8 @@ Nothing here reads a file or a warehouse. The tree is grouped by what the caller
     └── WarehouseError               the warehouse could not be read; nothing of its answer was kept
         ├── WarehouseSettingsError       address or driver; correct the setting or install the extra
         ├── WarehouseUnreachableError    no connection, or it broke; check address, network and password, then run again
-        └── WarehouseQueryError          the warehouse refused the query; correct the query
+        ├── WarehouseQueryError          the warehouse refused the query; correct the query
+        └── WarehouseTimeoutError        the query took too long; make it faster or allow it more time
 
 Every message names the file, the column or the warehouse, and the remedy. None holds a password or a profile's values.
 """
@@ -21,6 +22,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
+FILE_SCHEMES = ("duckdb", "sqlite")  # addresses that are a path and hold no secret
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.%-]*)(?::\d*)?"
 _NETWORK_ADDRESS = re.compile(
@@ -76,11 +78,22 @@ class WarehouseSettingsError(WarehouseError):
 
 
 class WarehouseUnreachableError(WarehouseError):
-    """No connection could be had (host, password, file), or it broke before the last row."""
+    """No connection could be had (host, password, file), or it broke before the last row.
+
+    `is_passing`: connecting again in a moment may help (refused, too many connections, starting up).
+    """
+
+    def __init__(self, message: str, *, is_passing: bool = False) -> None:
+        super().__init__(message)
+        self.is_passing = is_passing
 
 
 class WarehouseQueryError(WarehouseError):
     """The warehouse is there and refused the query."""
+
+
+class WarehouseTimeoutError(WarehouseError):
+    """The query had not ended when its time was up; it was cancelled."""
 
 
 def read_network_address(uri: str) -> re.Match[str]:
@@ -109,10 +122,11 @@ def without_secrets(uri: str) -> str:
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return "(not shown)"
-    if uri[scheme.end() :].startswith("//") and scheme[1].lower() != "duckdb":
+    is_file = scheme[1].lower() in FILE_SCHEMES
+    if uri[scheme.end() :].startswith("//") and not is_file:
         match = _NETWORK_ADDRESS.fullmatch(uri)
         return f"{match['scheme']}://{match['hosts']}{match['path'] or ''}" if match else f"{scheme[1]}://(not shown)"
-    return uri if scheme[1].lower() == "duckdb" else f"{scheme[1]}:(not shown)"
+    return uri if is_file else f"{scheme[1]}:(not shown)"
 
 
 def mask_secrets(text: str, uri: str) -> str:

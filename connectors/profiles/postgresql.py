@@ -21,7 +21,9 @@ from connectors.profiles.errors import (
     read_network_address,
     without_secrets,
 )
+from connectors.profiles.sql_text import TableName, all_of, narrowed, quoted
 
+_BACKSTOP_SECONDS = 60  # the server ends a statement by itself this long after we should have cancelled it
 _BATCH_BYTES = 8 * 1024 * 1024  # of decoded rows; a hint that the driver keeps to within one row
 
 # What the driver hands on in another value than the server's own: a uuid as 16 bytes, money as an integer of cents,
@@ -41,14 +43,19 @@ _FORCED_PARAMETERS = "client_encoding=UTF8"  # the default is the database's own
 _SERVER_WORDS = re.compile(r"\b(?:ERROR|FATAL):.*", re.DOTALL)
 _DRIVER_PREFIX = re.compile(r"^(?:[A-Z_]+: )?\[libpq\] ")
 _CONNECTION_LOST = re.compile(r"^FATAL:|^(?!ERROR:).*(connection|could not (receive|send)|SSL)", re.DOTALL)
+_PASSING = re.compile(
+    r"Connection refused|timeout expired|timed out|Temporary failure|closed the connection unexpectedly|reset by peer|"
+    r"No such file or directory|starting up|shutting down|recovery mode|too many (?:clients|connections)|"
+    r"connection slots"
+)
 _GRANT = "Grant the role usage on the schema and select on the table."
 _NAMES_NOT_VALUES = ("42", "26", "3F", "0A", "54")  # SQLSTATE classes whose messages quote identifiers, not rows
 
 
 class PostgreSQL:
-    """One connection, in a transaction that may only read. Raises WarehouseError kinds alone."""
+    """One connection, in a transaction that may only read and sees one state. Raises WarehouseError kinds alone."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, timeout_seconds: float) -> None:
         self._uri = uri
         self._where = without_secrets(uri)
         driver = _driver()
@@ -58,10 +65,16 @@ class PostgreSQL:
             self._cursor = self._connection.cursor(
                 adbc_stmt_kwargs={"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)}
             )
-            self._cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+            for statement in _session(timeout_seconds):
+                self._cursor.execute(statement)
+                self._cursor.fetchall()
             self._connection.commit()
         except driver.Error as error:
-            raise self._unreachable("cannot be reached", str(error)) from None
+            raise self._unreachable("cannot be reached", str(error), may_pass=True) from None
+
+    def all_of(self, table: TableName) -> str:
+        """The query for the whole table."""
+        return all_of(table)
 
     def describe(self, query: str) -> pa.Schema:
         """The columns of the query's result; the server plans the query and runs nothing."""
@@ -72,8 +85,7 @@ class PostgreSQL:
 
     def select(self, query: str, fields: Sequence[pa.Field]) -> str:
         """`query` narrowed to `fields`, with the casts that the driver needs."""
-        columns = ", ".join(_column(field) for field in fields)
-        return f"SELECT {columns} FROM (\n{query}\n) AS profiles"  # noqa: S608 - the owner's own query
+        return narrowed(query, [_column(field) for field in fields])
 
     def read(self, query: str) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `query`, in batches of a few megabytes."""
@@ -96,10 +108,11 @@ class PostgreSQL:
         with suppress(Exception):
             self._connection.close()
 
-    def _unreachable(self, what: str, message: str) -> WarehouseError:
+    def _unreachable(self, what: str, message: str, *, may_pass: bool = False) -> WarehouseError:
         return WarehouseUnreachableError(
             f"{self._where} {what}: {mask_secrets(_plain(message), self._uri)}. "
-            "Check host, port, database, user and password of the address, and that the server runs; then run again."
+            "Check host, port, database, user and password of the address, and that the server runs; then run again.",
+            is_passing=may_pass and bool(_PASSING.search(message)),
         )
 
     def _translated(self, error: Exception) -> WarehouseError:
@@ -113,6 +126,18 @@ class PostgreSQL:
         message = mask_secrets(message, self._uri)
         remedy = _GRANT if state == "42501" else "Correct the query."
         return WarehouseQueryError(f"{self._where} refused the query: {message}. {remedy}")
+
+
+def _session(timeout_seconds: float) -> list[str]:
+    """One state of the data for all that the query calls, nothing written, and an end of the server's own."""
+    milliseconds = int((timeout_seconds + _BACKSTOP_SECONDS) * 1000)
+    return [
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        # A lower limit that the role or the address sets stays; 0 means none.
+        "SELECT set_config('statement_timeout', "  # noqa: S608 - a number of ours
+        f"CASE WHEN setting::bigint BETWEEN 1 AND {milliseconds} THEN setting ELSE '{milliseconds}' END, false) "
+        "FROM pg_settings WHERE name = 'statement_timeout'",
+    ]
 
 
 def address_with_parameters(uri: str) -> str:
@@ -135,7 +160,7 @@ def _driver() -> Any:
 
 
 def _column(field: pa.Field) -> str:
-    name = '"' + field.name.replace('"', '""') + '"'
+    name = quoted(field.name)
     cast = _CASTS.get((field.metadata or {}).get(b"POSTGRESQL:type", b"").decode())
     return f"CAST({name} AS {cast}) AS {name}" if cast else name
 

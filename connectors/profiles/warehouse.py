@@ -1,53 +1,53 @@
 """Profiles from a warehouse: the result of a query, streamed to Parquet files with bounded memory.
 
-Here stand the folder that appears whole or not at all, and the thread that lets an interrupt reach a running query.
-Drivers are in drivers.py, the types of columns in arrow_types.py.
+Here stands the folder that appears whole or not at all. The connection is in connection.py, drivers are in drivers.py,
+the types of columns in arrow_types.py.
 """
 
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.profiles.arrow_types import target_schema, to_target
+from connectors.profiles.connection import Connection
 from connectors.profiles.drivers import OpenSettings, Warehouse, open_warehouse
 from connectors.profiles.errors import ExtractNotWrittenError, WarehouseQueryError, without_secrets
 from connectors.profiles.parquet import Manifest, read_manifest, require_columns
+from connectors.profiles.sql_text import TableName
 
 ROWS_PER_FILE = 1_000_000
 _ROWS_PER_GROUP = 122_880  # what DuckDB reads best: one of its own row groups
 _BYTES_PER_GROUP = 32 * 1024 * 1024  # in memory; what bounds an extract of very wide rows
-_CANCEL_ATTEMPTS, _CANCEL_WAIT_SECONDS = 20, 0.5  # an interrupted run waits 10 s for the warehouse to let go
-
-Result = TypeVar("Result")
+TIMEOUT_SECONDS = 1_800.0  # what no nightly query should need; 10 million rows of PostgreSQL take one or two minutes
 
 
 def extract(
     uri: str,
-    query: str,
+    query: str | TableName,
     destination: Path,
     *,
     columns: Sequence[str] | None = None,
     base: Path | None = None,
     memory_limit: str = "1GB",
+    timeout_seconds: float = TIMEOUT_SECONDS,
     rows_per_file: int = ROWS_PER_FILE,
     on_rows: Callable[[int], object] | None = None,
 ) -> Manifest:
     """Writes the result of `query` to `destination/part-00000.parquet`, ... and returns their manifest.
 
-    The rows keep the query's order. `columns` None means all columns; else nothing but these crosses the network.
+    A TableName stands for the query of all its rows. The rows keep the query's order. `columns` None means all
+    columns; else nothing but these crosses the network.
     `destination` appears whole or not at all: after any error or interrupt it is as it was. An earlier extract that
     stands there is replaced; only one run at a time may write to one destination. `memory_limit` bounds a warehouse
     that runs in this process (DuckDB); `base` is where its relative path starts. A file ends with the row group that
-    fills `rows_per_file`. `on_rows` hears the number of rows so far after each row group.
+    fills `rows_per_file`. `timeout_seconds` bounds the query, from its start to its last row. `on_rows` hears the
+    number of rows so far after each row group.
 
     Raises SourceColumnError (before a row is read, but for values that no Parquet type holds), WarehouseError kinds
     and ExtractNotWrittenError.
@@ -56,9 +56,16 @@ def extract(
     destination = destination.absolute()
     with _folder_in_the_making(destination) as folder:
         spill_folder = folder / "spill"
-        settings = OpenSettings(base=base or Path.cwd(), spill_folder=spill_folder, memory_limit=memory_limit)
-        with _Connection(lambda: open_warehouse(uri, settings)) as connection:
-            plan = _plan(connection, _bare(query), columns=columns, where=where)
+        settings = OpenSettings(
+            base=base or Path.cwd(),
+            spill_folder=spill_folder,
+            memory_limit=memory_limit,
+            timeout_seconds=timeout_seconds,
+        )
+        with Connection(
+            lambda: open_warehouse(uri, settings), where=where, timeout_seconds=timeout_seconds
+        ) as connection:
+            plan = _plan(connection, query, columns=columns, where=where)
             with closing(_batches(connection, plan, where=where)) as batches:
                 _write(batches, plan.schema, folder, rows_per_file=rows_per_file, on_rows=on_rows)
         shutil.rmtree(spill_folder, ignore_errors=True)
@@ -70,7 +77,8 @@ class _Plan(NamedTuple):
     schema: pa.Schema  # of the Parquet files
 
 
-def _plan(connection: "_Connection", query: str, *, columns: Sequence[str] | None, where: str) -> _Plan:
+def _plan(connection: Connection, asked_for: str | TableName, *, columns: Sequence[str] | None, where: str) -> _Plan:
+    query = connection.run(lambda warehouse: _query(asked_for, warehouse))
     if not query:
         raise WarehouseQueryError("The warehouse's query is empty. Write a SELECT.")
     described = connection.run(lambda warehouse: warehouse.describe(query))
@@ -84,7 +92,7 @@ def _plan(connection: "_Connection", query: str, *, columns: Sequence[str] | Non
     return _Plan(query=narrowed, schema=target_schema(arriving, where=asked))
 
 
-def _batches(connection: "_Connection", plan: _Plan, *, where: str) -> Generator[pa.RecordBatch, None, None]:
+def _batches(connection: Connection, plan: _Plan, *, where: str) -> Generator[pa.RecordBatch, None, None]:
     rows = connection.run(lambda warehouse: warehouse.read(plan.query))
     try:
         while (batch := connection.run(lambda _: next(rows, None))) is not None:
@@ -92,6 +100,10 @@ def _batches(connection: "_Connection", plan: _Plan, *, where: str) -> Generator
     finally:
         if connection.at_rest:
             rows.close()
+
+
+def _query(asked_for: str | TableName, warehouse: Warehouse) -> str:
+    return warehouse.all_of(asked_for) if isinstance(asked_for, TableName) else _bare(asked_for)
 
 
 def _bare(query: str) -> str:
@@ -195,72 +207,3 @@ def _require_replaceable(destination: Path) -> None:
         raise ExtractNotWrittenError(
             f"{destination} is there and is no earlier extract. Move it away, or choose another folder."
         )
-
-
-class _Connection:
-    """A warehouse whose blocking steps run in a thread of their own, one at a time.
-
-    The caller's thread only waits, so that an interrupt (Ctrl-C, an orchestrator's) reaches it at once, whatever the
-    driver does with signals: ADBC turns Ctrl-C into an error of the query. The running step is then cancelled.
-    """
-
-    def __init__(self, connect: Callable[[], Warehouse]) -> None:
-        self._connect = connect
-        self._warehouse: Warehouse | None = None
-        self._step: Future[Any] | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self._warehouse = self._in_thread(self._connect)
-        except BaseException:
-            if self._step is not None and self._step.done() and self._step.exception() is None:
-                self._step.result().close()  # the connection came while the interrupt was under way
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._warehouse is not None and self.at_rest:  # drivers crash when closed under a running step
-            self._warehouse.close()
-
-    def run(self, step: Callable[[Warehouse], Result]) -> Result:
-        """Carries out one step; the caller's interrupt cancels it and goes on to the caller."""
-        warehouse = self._warehouse
-        if warehouse is None:
-            raise RuntimeError("the connection is not open")
-        return self._in_thread(lambda: step(warehouse))
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether no step is under way, so that cursors and the connection may be closed."""
-        return self._step is None or self._step.done()
-
-    def _in_thread(self, step: Callable[[], Result]) -> Result:
-        future: Future[Result] = Future()
-        self._step = future
-        try:
-            threading.Thread(target=_fulfil, args=(future, step), name="warehouse", daemon=True).start()
-            return future.result()
-        except BaseException:
-            self._cancel(future)
-            raise
-
-    def _cancel(self, step: Future[Result]) -> None:
-        """Again and again: a request that arrives between two statements of the step finds nothing to cancel.
-
-        Connecting cannot be cancelled; it is waited for once and then left to its own time-out.
-        """
-        for _ in range(_CANCEL_ATTEMPTS if self._warehouse is not None else 1):
-            if step.done():
-                return
-            if self._warehouse is not None:
-                self._warehouse.cancel()
-            wait([step], timeout=_CANCEL_WAIT_SECONDS)
-
-
-def _fulfil(future: Future[Result], step: Callable[[], Result]) -> None:
-    try:
-        future.set_result(step())
-    except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
-        future.set_exception(error)

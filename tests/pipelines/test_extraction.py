@@ -139,6 +139,16 @@ def test_a_warehouses_answer_is_streamed_to_the_destination(folder: Path) -> Non
     assert heard[-1] == 1
 
 
+def test_a_table_stands_for_the_query_of_all_its_rows(folder: Path) -> None:
+    source = warehouse(folder)["warehouse"] | {"table": "main.profiles"}
+    del source["query"]
+    manifest = extracted(folder, source={"warehouse": source})
+    assert pq.read_table(manifest.files[0].path).to_pylist() == [{"user": "u1", "town": "Bonn", "level": 1}]
+    source["table"] = "{{ env.A_TABLE_THAT_NOBODY_NAMED }}"
+    with pytest.raises(ConfigurationError, match=r"\{\{ env.A_TABLE_THAT_NOBODY_NAMED \}\} has no value"):
+        extracted(folder, source={"warehouse": source})
+
+
 def test_a_column_that_the_query_lacks_is_told_with_its_lines(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"'town'.*defs\.yaml:8, .*defs\.yaml:9\."):
         extracted(folder, source=warehouse(folder, "select user, level from profiles"))
@@ -146,7 +156,7 @@ def test_a_column_that_the_query_lacks_is_told_with_its_lines(folder: Path) -> N
 
 
 def test_a_query_that_the_warehouse_refuses_is_the_warehouses_error(folder: Path) -> None:
-    with pytest.raises(WarehouseError):
+    with pytest.raises(WarehouseError, match=r"defs\.yaml:3: .* refused the query: .*nowhere"):
         extracted(folder, source=warehouse(folder, "select nonsense from nowhere"))
 
 

@@ -133,7 +133,7 @@ def test_mistakes_in_guards_and_departed_are_told_in_our_words_with_their_lines(
 
 def test_a_variable_in_the_middle_of_an_address_that_is_not_set_is_told(tmp_path: Path) -> None:
     project = Project.copy_to(tmp_path / "project")
-    address = '"postgresql://u:{{ env.PASSWORD_NOT_SET }}@127.0.0.1:1/d"'
+    address = '"postgresql://u:{{ env.PASSWORD_NOT_SET }}@no-such-host.invalid/d"'
     project.edit_yaml("parquet: data/sample_profiles/*.parquet", f"warehouse: {{uri: {address}, query: select 1}}")
     assert project.run("-m", "pipelines", "list").stdout == "example\n", "the others must load"
     ran = project.run("-m", "pipelines", "run", "example")
@@ -142,6 +142,12 @@ def test_a_variable_in_the_middle_of_an_address_that_is_not_set_is_told(tmp_path
     given = Project(project.folder, {"PASSWORD_NOT_SET": "planted"}).run("-m", "pipelines", "run", "example")
     assert "cannot be reached" in given.stderr
     assert "planted" not in given.stderr
+    (tmp_path / "secret").write_text("planted\n", encoding="utf-8")
+    by_file = Project(project.folder, {"PASSWORD_NOT_SET_FILE": str(tmp_path / "secret")})
+    told = by_file.run("-m", "pipelines", "run", "example")
+    assert "cannot be reached" in told.stderr
+    assert "planted" not in told.stderr
+    assert not [path for path in project.folder.rglob("*") if path.is_file() and b"planted" in path.read_bytes()]
 
 
 def test_a_slip_in_the_yaml_is_told_without_the_line_it_stands_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from connectors.tencent_push.errors import SettingsError
 from pipelines.errors import ConfigurationError, DataFolderError
-from pipelines.resources import PROJECT_FOLDER, EnvironmentResource, environment_from, push_pool
+from pipelines.resources import PROJECT_FOLDER, EnvironmentResource, environment_from, filled_in, push_pool
 
 CREDENTIALS = {
     "TENCENT_PUSH_SDKAPPID": "1400000001",
@@ -111,3 +111,10 @@ def test_an_app_has_a_pool_of_its_own_and_unusable_settings_raise_nothing(enviro
 def test_the_resource_opens_outside_a_run() -> None:
     with dg.build_resources({"environment": EnvironmentResource()}) as opened:
         assert isinstance(opened.environment, EnvironmentResource)
+
+
+def test_a_variable_is_read_from_the_file_that_its_namesake_names(tmp_path: Path) -> None:
+    (tmp_path / "uri").write_text("postgresql://u:p{{ env.B }}@h/d\n", encoding="utf-8")
+    environ = {"A_FILE": str(tmp_path / "uri"), "B": "set", "B_FILE": str(tmp_path / "uri"), "C_FILE": str(tmp_path)}
+    assert filled_in("{{ env.A }}", environ) == "postgresql://u:p{{ env.B }}@h/d", "a secret is no template"
+    assert filled_in("x{{env.B}}y{{ env.C }}{{ env.D }}", environ) == "xsety{{ env.C }}{{ env.D }}"

@@ -1,6 +1,8 @@
 """Fixtures for warehouses: statements run by hand, and folders that can be searched for what was left behind."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import adbc_driver_postgresql.dbapi as postgresql
@@ -9,9 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from connectors.profiles import connection
 from connectors.profiles.parquet import Manifest
 
 RunSql = Callable[..., list[tuple[object, ...]]]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses_before_connecting_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting is tried as often as ever, without waiting in between."""
+    monkeypatch.setattr(connection, "CONNECT_PAUSES_SECONDS", (0.0,) * len(connection.CONNECT_PAUSES_SECONDS))
 
 
 @pytest.fixture
@@ -38,6 +47,21 @@ def duckdb_uri(tmp_path: Path) -> Callable[..., str]:
             for statement in statements:
                 connection.execute(statement)
         return f"duckdb://{path}"
+
+    return make
+
+
+@pytest.fixture
+def sqlite_uri(tmp_path: Path) -> Callable[..., str]:
+    """Makes a SQLite file with the statements and answers its address."""
+
+    def make(*statements: str) -> str:
+        path = tmp_path / "warehouse" / "profiles.sqlite"
+        path.parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+        return f"sqlite://{path}"
 
     return make
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from connectors.profiles import drivers, warehouse
+from connectors.profiles import connection, drivers
+from connectors.profiles.sql_text import TableName
 from connectors.profiles.warehouse import extract
 
 
@@ -15,6 +16,9 @@ class Shelf:
 
     def __init__(self) -> None:
         self.closed = False
+
+    def all_of(self, table: TableName) -> str:
+        return " ".join(table.parts)
 
     def describe(self, query: str) -> pa.Schema:
         fields = {"a": pa.int64(), "b": pa.large_string()}
@@ -67,7 +71,7 @@ def test_a_connection_is_closed_after_an_interrupt_but_never_under_a_step_that_s
     shelf = Interrupted(obeys=obeys)
     monkeypatch.setattr(drivers, "DRIVERS", {"shelf": lambda uri, settings: shelf})
     if not obeys:
-        monkeypatch.setattr(warehouse, "_CANCEL_WAIT_SECONDS", 0)
+        monkeypatch.setattr(connection, "_CANCEL_WAIT_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         extract("shelf:any", "a b", tmp_path / "out")
     assert shelf.closed == obeys
@@ -87,7 +91,7 @@ def test_an_interrupt_while_connecting_is_passed_on_and_a_connection_that_still_
         return shelf
 
     monkeypatch.setattr(drivers, "DRIVERS", {"shelf": connect})
-    monkeypatch.setattr(warehouse, "_CANCEL_WAIT_SECONDS", 30 if in_time else 0)
+    monkeypatch.setattr(connection, "_CANCEL_WAIT_SECONDS", 30 if in_time else 0)
     with pytest.raises(KeyboardInterrupt):
         extract("shelf:any", "a b", tmp_path / "out")
     assert shelf.closed == in_time

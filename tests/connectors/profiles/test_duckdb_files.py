@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from connectors.profiles.duckdb_files import path_of
+from connectors.profiles.database_files import path_of
 from connectors.profiles.errors import (
     SourceColumnError,
     WarehouseQueryError,

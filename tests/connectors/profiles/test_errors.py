@@ -16,6 +16,8 @@ from connectors.profiles.errors import WarehouseSettingsError, mask_secrets, rea
         ("postgresql://planted@db", "postgresql://db"),
         ("duckdb:///data/profiles.duckdb", "duckdb:///data/profiles.duckdb"),
         ("duckdb:data/profiles.duckdb", "duckdb:data/profiles.duckdb"),
+        ("sqlite:///data/profiles.db", "sqlite:///data/profiles.db"),
+        ("mysql://user:planted@db:3306/marts?ssl_ca=/planted", "mysql://db:3306/marts"),
     ],
 )
 def test_an_address_is_shown_without_user_password_and_parameters(uri: str, shown: str) -> None:

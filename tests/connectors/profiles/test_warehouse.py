@@ -359,8 +359,8 @@ def test_a_column_that_the_query_gives_twice_is_refused(
 
 
 def test_an_unknown_scheme_is_refused_and_the_address_not_shown(tmp_path: Path) -> None:
-    for uri in ("mysql://u:planted@host/db", "host=db password=planted", "planted", "mysql:planted"):
-        with pytest.raises(WarehouseSettingsError, match=r"Known: postgresql:, postgres:, duckdb:") as caught:
+    for uri in ("oracle://u:planted@host/db", "host=db password=planted", "planted", "oracle:planted"):
+        with pytest.raises(WarehouseSettingsError, match=r"Known: postgresql:, .*duckdb:") as caught:
             extract(uri, "SELECT 1 AS a", tmp_path / "out")
         assert "planted" not in str(caught.value)
 
