@@ -163,6 +163,15 @@ def test_digests_of_another_engine_version_are_not_believed_and_learned_anew(
     assert nights.state(AccountType.USER_ID).current().hash_version == "duckdb-99"
 
 
+def test_accounts_without_any_attribute_make_no_new_part(nights: Nights) -> None:
+    """They are as they should be every night, but the state has no row of them that could keep a digest."""
+    rows = [*ROWS, *({"user": f"empty{number}"} for number in range(5))]
+    nights.push(nights.compute(rows, MAPPINGS[1]))
+    before = nights.state(AccountType.USER_ID).current()
+    assert nights.compute(rows, MAPPINGS[1]).rows("user_id") == []
+    assert nights.state(AccountType.USER_ID).current() == before
+
+
 def test_what_has_something_to_report_is_looked_at_every_night(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = edited(ROWS, [(0, {"user": "u0", "city": "x" * 51, "note": "n"})])
     nights.push(nights.compute(rows, MAPPINGS[1]))
