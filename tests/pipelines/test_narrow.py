@@ -241,6 +241,20 @@ def test_departed_accounts_lose_every_attribute_that_is_known(
     assert nights.compute(ROWS[:kept], REMOVED).frames.frames[0].departed == 0
 
 
+@pytest.mark.parametrize("most_open", [0.25, 9])
+def test_keys_of_other_days_make_nobody_depart(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, most_open: float
+) -> None:
+    """Accounts are keyed in another way than when the state was written, and nobody thought of the version."""
+    monkeypatch.setattr(narrow, "MOST_OPEN", most_open)
+    nights.push(nights.compute(ROWS, REMOVED))
+    original = narrow.account_key
+    for module in (narrow, folding, frames, state_parts):
+        monkeypatch.setattr(module, "account_key", lambda account: original(account + "?"))
+    computed = nights.compute(ROWS[1:], REMOVED)
+    assert [row["account"] for row in computed.rows("user_id")] == ["u0"]
+
+
 def test_an_account_that_a_profile_names_wrongly_has_not_departed(nights: Nights) -> None:
     nights.push(nights.compute(ROWS, REMOVED))
     both = edited(ROWS, [(0, {"user": "u0", "device": "u0", "flag": True})])
