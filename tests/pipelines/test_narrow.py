@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.tencent_push.protocol import AccountType
+from connectors.tencent_push.protocol import AccountType, Command
 from pipelines import acknowledged, folding, frames, narrow, state_parts
 from pipelines.engine import Engine
 from pipelines.errors import EmptySourceError
 from pipelines.narrow import CONTENT
 from tests.pipelines.frame_cases import Row, expected
+from tests.pipelines.ledger_cases import write_ledger
 from tests.pipelines.night_cases import Nights
 from tests.reference import Change
 
@@ -203,6 +204,32 @@ def test_an_account_that_comes_near_one_that_is_settled_is_found_at_once(nights:
 
 def test_another_mapping_makes_everything_be_looked_at(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     nights.push(nights.compute(ROWS, MAPPINGS[0]))
+    assert looked_at(nights, ROWS, monkeypatch) == len(ROWS)
+
+
+def test_a_digest_of_a_frame_of_another_engine_version_is_not_believed(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push is cut off, another version is installed, and its first run folds what the old one sent."""
+    monkeypatch.setattr(narrow, "MOST_OPEN", 9)
+    nights.push(nights.compute(ROWS, MAPPINGS[1]))
+    rows = edited(ROWS, [(3, {"user": "u3", "city": "Ulm"})])
+    (frame, _) = nights.compute(rows, MAPPINGS[1]).frames.frames
+    ledger = nights.state(AccountType.USER_ID).ledger_file("cut-off")
+    write_ledger(ledger, str(frame.path.relative_to(tmp_path)), [(Command.SET_ATTR, [0], [0], [])], frame="cut-off")
+    for module in (acknowledged, narrow):
+        monkeypatch.setattr(module, "HASH_VERSION", "duckdb-99")
+    nights.state(AccountType.USER_ID).fold(nights.engine, ledger, root=tmp_path)
+    assert looked_at(nights, rows, monkeypatch) == len(rows)
+
+
+@pytest.mark.parametrize("name", ["values.py", "accounts.py", "comparison.py", "protocol.py"])
+def test_another_program_makes_everything_be_looked_at(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    nights.push(nights.compute(ROWS, MAPPINGS[1]))
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == name))
     assert looked_at(nights, ROWS, monkeypatch) == len(ROWS)
 
 
