@@ -233,7 +233,7 @@ class AcknowledgedAttributes:
         engine.write_parquet(without_empty(whole), file)
         generation = replace(generation, parts=(file,), hash_version=HASH_VERSION)
         self._write_state(generation)
-        for old in self._part_files():
+        for old in (*self._part_files(), *self.folder.glob(".part-*.parquet.*.part")):  # and what kills cut off
             if old != file:
                 old.unlink(missing_ok=True)
         return generation

@@ -12,20 +12,22 @@ from pipelines.accounts import Status
 from pipelines.engine import Engine
 from pipelines.errors import EmptySourceError
 from pipelines.mapping import AccountMapping, Departed, SyncMapping
-from pipelines.narrow import KEY, Narrowed, account_column, key_column, open_column, state_keys, status_column
+from pipelines.narrow import Narrowed, account_column, open_column, status_column
 
 
 def departed(engine: Engine, found: Narrowed, mapping: SyncMapping, kind: AccountType) -> ir.Table | None:
-    """Account and `removed` of each, or None before anything was acknowledged. Told by key, then by the account."""
+    """Account and `removed` of each, or None before anything was acknowledged.
+
+    Told by the account alone: a key of other days would make everybody seem gone.
+    """
     known = found.known[kind]
     if known is None:
         return None
     mine = mapping.account_types()[kind]
     rows = found.rows
     is_named = rows[open_column(kind)] & (rows[status_column(kind)] != Status.WITHOUT_ACCOUNT.value)
-    named = rows.filter(is_named).select(named=rows[account_column(kind)], named_key=rows[key_column(kind)])
-    keyed = known.mutate(**{KEY: state_keys(known)})
-    gone = keyed.anti_join(named, [keyed[KEY] == named.named_key, keyed.account == named.named])
+    named = rows.filter(is_named).select(named=rows[account_column(kind)])
+    gone = known.anti_join(named, known.account == named.named)
     removed = [
         ibis.ifelse(gone[name].notnull() | gone.uncertain.contains(name).fill_null(False), name, ibis.null(str))
         for name in mine.attributes

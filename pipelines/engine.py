@@ -69,7 +69,7 @@ class Engine:
         return self._table(name)
 
     def materialize(self, name: str, expression: ir.Table) -> ir.Table:
-        """Computed once and kept in the database file, not in memory."""
+        """Computed once and kept until the engine closes; what memory does not hold is spilled."""
         with _engine_errors(f"computing {name}"):
             self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS {compiled(expression)}")
             return self._table(name)

@@ -34,6 +34,12 @@ FRAME_COLUMNS = (
     "file_row_number",  # the engine's own name for a row's place in its file
 )
 RESERVED_PREFIX = "__"  # what the comparison with the acknowledged attributes puts before its own columns
+# The transform's own columns beside the source's, and the engine's: a source column of that name would be taken for it.
+RESERVED_COLUMN = re.compile(
+    r"__(account|content|file|file_number|is_settled|known_(account|content|\d+)|source_row|uncertain)"
+    r"|__(account|key|open|status)_(user_id|registration_id)|file_row_number",
+    re.IGNORECASE,
+)
 
 
 class TooLong(StrEnum):

@@ -16,6 +16,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import orjson
 
+from connectors.tencent_push import protocol
 from connectors.tencent_push.protocol import AccountType
 from pipelines import accounts, values
 from pipelines.engine import ENGINE_VERSION, Engine
@@ -27,6 +28,11 @@ KEY, CONTENT = "__key", "__content"  # of an account, of a profile; as the state
 HASH_VERSION = f"{ENGINE_VERSION}-2"  # 2: keys are those of folded accounts
 _PROFILE_BITS, _STATE_BIT = 3, 1  # a profile's digest ends in binary 10, the same digest in the state in 11
 _PAIR = 2
+# What decides whether a profile is settled: another text of these files is another rule.
+_PROGRAM = (
+    *(Path(str(module.__file__)) for module in (values, accounts, protocol)),
+    Path(__file__).with_name("comparison.py"),  # which needs this module
+)
 MOST_OPEN = 0.25  # above this fraction of acknowledged accounts, open profiles are not copied but read where they lie
 
 
@@ -236,8 +242,9 @@ def _rules(profiles: ir.Table, mapping: SyncMapping, kind: AccountType) -> str:
         "kind": kind.value,
         "accounts": mapping.accounts.model_dump(mode="json"),
         "types": {column: str(profiles[column].type()) for column in mapping.columns()},
-        "program": [_digest_of(Path(str(module.__file__)).read_bytes()) for module in (values, accounts)],
+        "program": [_digest_of(file.read_bytes()) for file in _PROGRAM],
         "expressions": ibis.__version__,
+        "engine": HASH_VERSION,  # a frame may be folded by a later program than the one that computed it
     }
     return _digest_of(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS))
 

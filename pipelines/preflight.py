@@ -13,17 +13,16 @@ from connectors.profiles.parquet import Manifest
 from connectors.profiles.partitions import is_date
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import ConfigurationError
-from pipelines.mapping import AttributeMapping, NullPolicy, SyncMapping
+from pipelines.mapping import RESERVED_COLUMN, AttributeMapping, NullPolicy, SyncMapping
 from pipelines.yaml_lines import locate
 
 MAX_DECIMAL_DIGITS = 38
 
 
 def check_source(mapping: SyncMapping, schema: pa.Schema, *, yaml_file: Path) -> None:
-    """Raise ConfigurationError for every column whose type cannot be an account, a filter or an attribute."""
-    problems = [
-        f"{locate(yaml_file, ('attributes', *path))}: {problem}" for path, problem in _type_problems(mapping, schema)
-    ]
+    """Raise ConfigurationError for every column whose name or type cannot be an account, a filter or an attribute."""
+    found = [*_name_problems(mapping), *_type_problems(mapping, schema)]
+    problems = [f"{locate(yaml_file, ('attributes', *path))}: {problem}" for path, problem in found]
     if problems:
         raise ConfigurationError("\n".join(problems))
 
@@ -70,6 +69,12 @@ def check_declared(mapping: SyncMapping, declared: Mapping[str, AccountType], *,
             )
     if problems:
         raise ConfigurationError("\n".join(problems))
+
+
+def _name_problems(mapping: SyncMapping) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    for column in filter(RESERVED_COLUMN.fullmatch, mapping.columns()):
+        for path in mapping.uses_of(column):
+            yield path, f"column {column!r} has a name that this program keeps for its own; rename it in the source"
 
 
 def _type_problems(mapping: SyncMapping, schema: pa.Schema) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -66,14 +66,21 @@ def is_worth_compacting(parts: Sequence[Path]) -> bool:
 
 
 def learned_rows(engine: Engine, known: ir.Table | None, learned: ir.Table, *, kind: str) -> ir.Table | None:
-    """The state's rows of the `learned` accounts, with their digests; None where that does not pay."""
+    """The state's rows of the `learned` accounts, with their digests; None where that does not pay.
+
+    An account of which nothing was ever acknowledged has no row that could keep a digest.
+    """
     if known is None:
         return None
-    (found,) = engine.rows(learned.aggregate(rows=learned.count()))
-    (before,) = engine.rows(known.aggregate(rows=known.count()))
-    if int(found["rows"]) <= LEAST_LEARNED_FRACTION * int(before["rows"]):
+    least = LEAST_LEARNED_FRACTION * _count(engine, known)
+    if _count(engine, learned) <= least:
         return None
     news = learned.select(learned_account=learned.account, learned_content=learned[CONTENT])
     joined = known.drop(CONTENT).inner_join(news, known.account == news.learned_account)
     rows = joined.mutate(**{CONTENT: joined.learned_content}).select(*known.columns)
-    return engine.materialize(f"learned_{kind}", rows)
+    kept = engine.materialize(f"learned_{kind}", rows)
+    return kept if _count(engine, kept) > least else None
+
+
+def _count(engine: Engine, rows: ir.Table) -> int:
+    return int(engine.rows(rows.aggregate(rows=rows.count()))[0]["rows"])

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.tencent_push.protocol import AccountType
+from connectors.tencent_push.protocol import AccountType, Command
 from pipelines import acknowledged, folding, frames, narrow, state_parts
 from pipelines.engine import Engine
 from pipelines.errors import EmptySourceError
 from pipelines.narrow import CONTENT
 from tests.pipelines.frame_cases import Row, expected
+from tests.pipelines.ledger_cases import write_ledger
 from tests.pipelines.night_cases import Nights
 from tests.reference import Change
 
@@ -163,6 +164,15 @@ def test_digests_of_another_engine_version_are_not_believed_and_learned_anew(
     assert nights.state(AccountType.USER_ID).current().hash_version == "duckdb-99"
 
 
+def test_accounts_without_any_attribute_make_no_new_part(nights: Nights) -> None:
+    """They are as they should be every night, but the state has no row of them that could keep a digest."""
+    rows = [*ROWS, *({"user": f"empty{number}"} for number in range(5))]
+    nights.push(nights.compute(rows, MAPPINGS[1]))
+    before = nights.state(AccountType.USER_ID).current()
+    assert nights.compute(rows, MAPPINGS[1]).rows("user_id") == []
+    assert nights.state(AccountType.USER_ID).current() == before
+
+
 def test_what_has_something_to_report_is_looked_at_every_night(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = edited(ROWS, [(0, {"user": "u0", "city": "x" * 51, "note": "n"})])
     nights.push(nights.compute(rows, MAPPINGS[1]))
@@ -194,6 +204,32 @@ def test_an_account_that_comes_near_one_that_is_settled_is_found_at_once(nights:
 
 def test_another_mapping_makes_everything_be_looked_at(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     nights.push(nights.compute(ROWS, MAPPINGS[0]))
+    assert looked_at(nights, ROWS, monkeypatch) == len(ROWS)
+
+
+def test_a_digest_of_a_frame_of_another_engine_version_is_not_believed(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push is cut off, another version is installed, and its first run folds what the old one sent."""
+    monkeypatch.setattr(narrow, "MOST_OPEN", 9)
+    nights.push(nights.compute(ROWS, MAPPINGS[1]))
+    rows = edited(ROWS, [(3, {"user": "u3", "city": "Ulm"})])
+    (frame, _) = nights.compute(rows, MAPPINGS[1]).frames.frames
+    ledger = nights.state(AccountType.USER_ID).ledger_file("cut-off")
+    write_ledger(ledger, str(frame.path.relative_to(tmp_path)), [(Command.SET_ATTR, [0], [0], [])], frame="cut-off")
+    for module in (acknowledged, narrow):
+        monkeypatch.setattr(module, "HASH_VERSION", "duckdb-99")
+    nights.state(AccountType.USER_ID).fold(nights.engine, ledger, root=tmp_path)
+    assert looked_at(nights, rows, monkeypatch) == len(rows)
+
+
+@pytest.mark.parametrize("name", ["values.py", "accounts.py", "comparison.py", "protocol.py"])
+def test_another_program_makes_everything_be_looked_at(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    nights.push(nights.compute(ROWS, MAPPINGS[1]))
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == name))
     assert looked_at(nights, ROWS, monkeypatch) == len(ROWS)
 
 
@@ -230,6 +266,20 @@ def test_departed_accounts_lose_every_attribute_that_is_known(
     assert (frame.departed, frame.counts.departed, frame.counts.is_conserved) == (40 - kept, 40 - kept, True)
     nights.push(computed)
     assert nights.compute(ROWS[:kept], REMOVED).frames.frames[0].departed == 0
+
+
+@pytest.mark.parametrize("most_open", [0.25, 9])
+def test_keys_of_other_days_make_nobody_depart(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, most_open: float
+) -> None:
+    """Accounts are keyed in another way than when the state was written, and nobody thought of the version."""
+    monkeypatch.setattr(narrow, "MOST_OPEN", most_open)
+    nights.push(nights.compute(ROWS, REMOVED))
+    original = narrow.account_key
+    for module in (narrow, folding, frames, state_parts):
+        monkeypatch.setattr(module, "account_key", lambda account: original(account + "?"))
+    computed = nights.compute(ROWS[1:], REMOVED)
+    assert [row["account"] for row in computed.rows("user_id")] == ["u0"]
 
 
 def test_an_account_that_a_profile_names_wrongly_has_not_departed(nights: Nights) -> None:

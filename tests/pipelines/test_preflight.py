@@ -247,3 +247,26 @@ def test_all_attributes_that_do_not_fit_are_told_at_once(file: Path) -> None:
     lines = str(caught.value).splitlines()
     assert [line.removeprefix(f"{file}:").split(":")[0] for line in lines] == ["10", "11", "15"]
     assert all("which has none;" in line for line in lines)
+
+
+# Names --------------------------------------------------------------------------------------------------------------
+
+TAKEN = [
+    "__account", "__account_user_id", "__content", "__file", "__file_number", "__is_settled", "__key_user_id",
+    "__known_0", "__known_content", "__open_user_id", "__Source_Row", "__status_user_id", "__uncertain",
+    "file_row_number",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", TAKEN)
+def test_a_column_with_a_name_of_the_transforms_own_is_refused(file: Path, column: str) -> None:
+    """Its values would be taken for ours, or ours be sent in their place."""
+    (line,) = complaint(file, mapping(column=column), **{column: pa.string()})
+    assert line.startswith("11: ")
+    assert repr(column) in line
+    assert "rename it" in line
+
+
+@pytest.mark.parametrize("column", ["__deleted", "__key", "__op", "account", "changed", "filename", "value_0"])
+def test_other_names_are_the_sources_own(file: Path, column: str) -> None:
+    assert complaint(file, mapping(column=column), **{column: pa.string()}) == []

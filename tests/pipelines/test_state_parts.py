@@ -132,6 +132,18 @@ def test_a_compaction_that_ends_anywhere_loses_nothing(
     assert cities_in(engine, tmp_path) == MANY | changed | {"u1": "Ulm"}
 
 
+def test_a_compaction_takes_with_it_what_a_kill_cut_off(engine: Engine, tmp_path: Path) -> None:
+    """A killed process removes nothing, and its number is in the name: nobody else would write there again."""
+    push(engine, tmp_path, "run-1", MANY)
+    fold(engine, tmp_path)
+    cut_off = state_in(tmp_path).folder / ".part-00000002.parquet.4194304.part"
+    cut_off.write_bytes(b"PAR1")
+    push(engine, tmp_path, "run-2", dict.fromkeys(MANY, "Köln"))
+    fold(engine, tmp_path)
+    assert not cut_off.exists()
+    assert cities_in(engine, tmp_path) == dict.fromkeys(MANY, "Köln")
+
+
 def to_first_layout(root: Path) -> Path:
     """The state as the program before wrote it: one file, without keys and digests."""
     folder = state_in(root).folder
