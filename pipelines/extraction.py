@@ -8,7 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.profiles.errors import SourceColumnError, SourceUnreadableError
+from connectors.profiles.filesystems import StorageOptions
+from connectors.profiles.object_storage import ObjectStorage
 from connectors.profiles.parquet import Manifest, read_manifest
+from connectors.profiles.staging import stage
 from connectors.profiles.warehouse import extract
 from pipelines.engine import ROW_PLACE
 from pipelines.errors import ConfigurationError
@@ -26,14 +29,17 @@ def extract_profiles(
     memory_limit: str,
     on_rows: Callable[[int], None],
 ) -> Manifest:
-    """Parquet is used where it lies; a warehouse's answer is streamed to `destination`.
+    """Parquet on a local disk is used where it lies; of object storage the columns are copied to `destination`, and a
+    warehouse's answer is streamed there.
 
-    `base` is where relative paths start. `on_rows` hears the rows so far while a warehouse answers. Raises
+    `base` is where relative paths start. `on_rows` hears the rows so far while they come from elsewhere. Raises
     ConfigurationError, with the YAML's line, for columns that are missing (also where some files lack one
     that they must have) or of a type that has no text.
     """
     _require_variables(mapping, yaml_file)
     columns = mapping.columns()
+    storage = ObjectStorage(mapping.source.storage.options() if mapping.source.storage else StorageOptions())
+    sources = mapping.source.addresses()
     try:
         if mapping.source.warehouse is not None:
             manifest = extract(
@@ -46,12 +52,12 @@ def extract_profiles(
                 on_rows=on_rows,
             )
         else:
-            manifest = read_manifest(mapping.source.parquet or [], columns=columns, base=base)
+            manifest = read_manifest(mapping.source.parquet or [], columns=columns, base=base, storage=storage)
     except SourceColumnError as error:
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     check_files(mapping, manifest, yaml_file=yaml_file)
-    return manifest
+    return stage(manifest, destination, sources=sources, storage=storage, on_rows=on_rows) if sources else manifest
 
 
 def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
@@ -73,14 +79,14 @@ def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError 
     A footer can be whole while the pages before it are damaged, and one column's name is the engine's own.
     """
     for file in manifest.files:
-        if ROW_PLACE in pq.read_schema(file.path).names:
+        if ROW_PLACE in pq.read_schema(file.local_path).names:
             return ConfigurationError(
                 f"{file.path} has a column {ROW_PLACE!r}, the engine's own name for a row's place in its file; "
                 "rename it in the source"
             )
         for column in file.schema.names:
             try:
-                with pq.ParquetFile(file.path) as opened:
+                with pq.ParquetFile(file.local_path) as opened:
                     for batch in opened.iter_batches(columns=[column]):
                         batch.validate(full=True)
             except (pa.ArrowException, OSError):

@@ -6,6 +6,7 @@ declared attributes is checked before the first row is read (see preflight.py). 
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+from connectors.profiles.errors import SourceAddressError
+from connectors.profiles.filesystems import StorageOptions, is_address, read_address, read_endpoint
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
 
 FRAME_COLUMNS = (
@@ -176,11 +179,50 @@ class Warehouse(_Strict):
     query: str = Field(min_length=1)
 
 
+class Storage(_Strict):
+    """Where the object storage of `parquet` stands, as far as the environment does not say so; nothing secret."""
+
+    endpoint: str | None = None
+    region: str | None = None
+    virtual_host_style: bool | None = None
+    anonymous: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, value: object) -> object:
+        known = (*cls.model_fields,)
+        if isinstance(value, Mapping) and any(key not in known for key in value):
+            raise ValueError(
+                f"storage holds {', '.join(known)}; credentials never stand in the YAML, they come from the environment"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _readable_endpoint(self) -> "Storage":
+        if self.endpoint is not None:
+            with _as_value_error():
+                read_endpoint(self.endpoint)
+        return self
+
+    def options(self) -> StorageOptions:
+        return StorageOptions(self.endpoint, self.region, self.virtual_host_style, self.anonymous)
+
+
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """What pydantic gathers with all other mistakes."""
+    try:
+        yield
+    except SourceAddressError as error:
+        raise ValueError(str(error)) from None
+
+
 class Source(_Strict):
-    """Where profiles come from: exactly one of the two."""
+    """Where profiles come from: exactly one of parquet and warehouse."""
 
     parquet: str | list[str] | None = None
     warehouse: Warehouse | None = None
+    storage: Storage | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
@@ -188,7 +230,17 @@ class Source(_Strict):
             raise ValueError("name exactly one source: parquet or warehouse")
         if self.parquet is not None and not self.parquet:
             raise ValueError("parquet names no file, glob or folder")
+        for address in self.addresses():
+            with _as_value_error():
+                read_address(address)
+        if self.storage is not None and not self.addresses():
+            raise ValueError("storage is about addresses such as s3://bucket/path; parquet names none")
         return self
+
+    def addresses(self) -> list[str]:
+        """Those of the source's Parquet paths that lead to object storage."""
+        paths = [self.parquet] if isinstance(self.parquet, str) else self.parquet or []
+        return [path for path in paths if is_address(path)]
 
 
 class Schedule(_Strict):

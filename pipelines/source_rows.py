@@ -24,13 +24,15 @@ def numbered_profiles(engine: Engine, manifest: Manifest, mapping: SyncMapping) 
     file lacks is null there.
     """
     columns = mapping.columns()
-    engine.register("source_file_numbers", file_table(manifest))
+    places = pa.array([file.local_path for file in manifest.files], pa.string())
+    numbers = file_table(manifest).select(["number"]).append_column("place", places)
+    engine.register("source_file_numbers", numbers)
     rows = " UNION ALL ".join(_rows_of(files, manifest.schema, columns) for files in _alike(manifest, columns))
     return engine.define(
         "profiles",
         f"SELECT {', '.join(f'rows.{identifier(column)}' for column in columns)}, "
         f"numbers.number AS {FILE}, rows.file_row_number AS {ROW} "
-        f"FROM ({rows}) AS rows JOIN source_file_numbers AS numbers ON numbers.source_file = rows.__file",
+        f"FROM ({rows}) AS rows JOIN source_file_numbers AS numbers ON numbers.place = rows.__file",
     )
 
 
@@ -56,7 +58,7 @@ def _rows_of(files: Sequence[SourceFile], schema: pa.Schema, columns: Sequence[s
     named = ", ".join(f"{value} AS {identifier(column)}" for value, column in zip(values, columns, strict=True))
     # A folder named city=7 must not take the place of the file's own column.
     return (
-        f"SELECT {named}, __file, file_row_number FROM read_parquet({file_list([file.path for file in files])}, "
+        f"SELECT {named}, __file, file_row_number FROM read_parquet({file_list([file.local_path for file in files])}, "
         "filename = '__file', file_row_number = true, hive_partitioning = false)"
     )
 
@@ -70,6 +72,7 @@ def _value(column: str, own: pa.DataType, wanted: pa.DataType) -> str:
 
 
 def file_table(manifest: Manifest) -> pa.Table:
+    """The files' numbers and names: for people the originals' names, wherever the rows are read."""
     return pa.table(
         {
             "number": pa.array(range(len(manifest.files)), pa.int64()),

@@ -1,13 +1,12 @@
 """Profiles in Parquet: which files a source means, and what their footers promise.
 
-Nothing is copied and no row is read here; reading rows is the engine's work. Files are local. Only `_files_at`, `_stat`
-and `_read_footer` touch the file system: object storage would come in through a pyarrow filesystem in these three.
+Nothing is copied and no row is read here; reading rows is the engine's work. Only `_files_at`, `_stat` and
+`_read_footer` touch the file system, or the object storage that an address leads to (object_storage.py).
 """
 
 import difflib
 import glob
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ from connectors.profiles.errors import (
     SourceNotFoundError,
     SourceUnreadableError,
 )
+from connectors.profiles.filesystems import is_address
+from connectors.profiles.object_storage import ObjectStorage, in_order
 from connectors.profiles.widening import common_type
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SET_ASIDE = ("_", ".")  # what Spark and others write beside their results: _temporary/, _SUCCESS, .part.crc
 _NEAREST_NAMES = 3
 
@@ -34,7 +34,9 @@ _NEAREST_NAMES = 3
 class SourceFile:
     """One Parquet file as it stood when its manifest was made; `path` is absolute, `modified_ns` since 1970.
 
-    `schema` has those of the asked-for columns that the file has, in the file's own types.
+    `schema` has those of the asked-for columns that the file has, in the file's own types. A file in object storage has
+    its address as `path`, the storage's mark of its content as `version`, and is read from its local `copy`, whose
+    modification time is then the one that is given.
     """
 
     path: str
@@ -42,6 +44,13 @@ class SourceFile:
     bytes: int
     modified_ns: int
     schema: pa.Schema
+    version: str | None = None
+    copy: str | None = None
+
+    @property
+    def local_path(self) -> str:
+        """Where its rows are read; the path itself for a local file."""
+        return self.copy or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +94,36 @@ class Manifest:
         ]
 
 
-def read_manifest(source: str | Sequence[str], *, columns: Sequence[str] | None, base: Path) -> Manifest:
+def read_manifest(
+    source: str | Sequence[str],
+    *,
+    columns: Sequence[str] | None,
+    base: Path,
+    storage: ObjectStorage | None = None,
+) -> Manifest:
     """The manifest of a file, a glob (`**` included), a folder (its `*.parquet`, recursively) or a list of these.
+
+    Each is a local path or an address in `storage`.
 
     A list keeps its order, globs and folders are sorted within it, and a file that is named twice counts once. Relative
     paths start at `base`. `columns` None means all columns of the first file. Every footer is read, no row is:
     SourceNotFoundError, SourceUnreadableError and SourceColumnError are raised before any work on the data.
     """
-    paths = _distinct_files([source] if isinstance(source, str) else source, base)
+    storage = storage or ObjectStorage()
+    paths = list(_distinct_files([source] if isinstance(source, str) else source, base, storage))
     files: list[SourceFile] = []
     names: list[str] = []
     first_schema = pa.schema([])
     respelled: list[SourceColumnError] = []
     shared: dict[pa.Schema, pa.Schema] = {}  # thousands of files have few schemas
-    for path in paths:
-        size_bytes, modified_ns = _stat(path)
-        footer = _read_footer(path)
+    for path, (size_bytes, modified_ns), footer in _looked_at(paths, storage):
         if not files:
             first_schema = footer.schema
             names = list(dict.fromkeys(footer.schema.names if columns is None else columns))
         schema = _select(footer.schema, names, where=path)
         respelled += _respelled(footer.schema, names, where=path)
-        files.append(SourceFile(path, footer.rows, size_bytes, modified_ns, shared.setdefault(schema, schema)))
+        schema = shared.setdefault(schema, schema)
+        files.append(SourceFile(path, footer.rows, size_bytes, modified_ns, schema, version=footer.version))
     somewhere = {name for schema in shared for name in schema.names}
     nowhere = [name for name in names if name not in somewhere]
     if nowhere:
@@ -120,16 +137,17 @@ def check_unchanged(manifest: Manifest) -> None:
     """Raises SourceChangedError if a file vanished, or has another size or modification time than in the manifest.
 
     To be called before and after the rows are read: a source that changes in between would give rows of two versions.
+    Of a file in object storage it is the copy that must stay; what the copy was made of was looked at then.
     """
     for file in manifest.files:
         try:
-            now = _stat(file.path)
+            now = _stat(file.local_path)
         except SourceNotFoundError:
             now = None
         if now != (file.bytes, file.modified_ns):
             what = "vanished" if now is None else "changed"
             raise SourceChangedError(
-                f"{file.path} {what} while the run was reading it. Run again when its writer has finished."
+                f"{file.local_path} {what} while the run was reading it. Run again when its writer has finished."
             )
 
 
@@ -164,26 +182,36 @@ def _refuse_doubled(schema: pa.Schema, columns: Sequence[str], *, where: str) ->
 class _Footer(NamedTuple):
     rows: int
     schema: pa.Schema
+    version: str | None = None
 
 
-def _distinct_files(sources: Sequence[str], base: Path) -> Iterator[str]:
+def _looked_at(paths: Sequence[str], storage: ObjectStorage) -> Iterator[tuple[str, tuple[int, int], _Footer]]:
+    """Each with its status and footer; several at a time where a round trip lies between."""
+
+    def look(path: str) -> tuple[str, tuple[int, int], _Footer]:
+        return path, _stat(path, storage), _read_footer(path, storage)
+
+    yield from in_order(look, paths) if any(map(is_address, paths)) else map(look, paths)
+
+
+def _distinct_files(sources: Sequence[str], base: Path, storage: ObjectStorage) -> Iterator[str]:
     if not sources:
         raise SourceNotFoundError("The source's list of Parquet files is empty. Name at least one path.")
     seen: set[str] = set()
     for source in sources:
-        for path in _files_at(source, base):
-            identity = os.path.realpath(path)
+        for path in _files_at(source, base, storage):
+            identity = path if is_address(path) else os.path.realpath(path)
             if identity not in seen:
                 seen.add(identity)
                 yield path
 
 
-def _files_at(source: str, base: Path) -> list[str]:
-    """The absolute paths that one entry of the source means; never empty."""
+def _files_at(source: str, base: Path, storage: ObjectStorage) -> list[str]:
+    """The absolute paths, or addresses, that one entry of the source means; never empty."""
     if not source.strip():
         raise SourceNotFoundError("A Parquet path of the source is empty. Name a file, a glob or a folder.")
-    if _URL.match(source):
-        raise SourceNotFoundError(f"{source} is an address; Parquet files are read from local paths.")
+    if is_address(source):
+        return storage.files_at(source)
     pattern = os.path.normpath(base.absolute() / Path(source).expanduser())
     if Path(pattern).exists():  # first, so that a name with brackets in it can be given as it is
         return _expand(pattern, source)
@@ -216,8 +244,10 @@ def _matching(folder: Path, pattern: str) -> list[str]:
     return [str(folder / match) for match in sorted(found)]
 
 
-def _stat(path: str) -> tuple[int, int]:
+def _stat(path: str, storage: ObjectStorage | None = None) -> tuple[int, int]:
     """Size in bytes and modification time in nanoseconds."""
+    if storage is not None and is_address(path):
+        return storage.stat(path)
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -227,7 +257,10 @@ def _stat(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _read_footer(path: str) -> _Footer:
+def _read_footer(path: str, storage: ObjectStorage) -> _Footer:
+    if is_address(path):
+        remote = storage.read_footer(path)
+        return _Footer(remote.metadata.num_rows, remote.schema, remote.version)
     try:
         with pq.ParquetFile(path) as file:
             return _Footer(rows=file.metadata.num_rows, schema=file.schema_arrow)
