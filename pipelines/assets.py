@@ -84,7 +84,7 @@ def told_plainly() -> Iterator[None]:
 
 
 def read_profiles(sync: Sync, current: Environment, *, destination: Path, tell: Callable[[str], None]) -> Manifest:
-    """The source's profiles; what a warehouse answers is written to `destination`."""
+    """The source's profiles; what comes from a warehouse or object storage is written to `destination`."""
     manifest = extract_profiles(
         sync.mapping,
         base=sync.base,

@@ -62,10 +62,12 @@ def extract_profiles(
 
 def _require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
     """A template that is still one names a variable that was not set when the YAML was loaded."""
-    warehouse = mapping.source.warehouse
+    warehouse, storage = mapping.source.warehouse, mapping.source.storage
     places: dict[tuple[str, ...], str] = {("parquet",): str(mapping.source.parquet)}
     if warehouse is not None:
         places |= {("warehouse", "uri"): warehouse.uri, ("warehouse", "query"): warehouse.query}
+    if storage is not None:
+        places |= {("storage", "endpoint"): storage.endpoint or "", ("storage", "region"): storage.region or ""}
     for path, text in places.items():
         template = re.search(r"\{\{.*?\}\}", text)
         if template:

@@ -199,13 +199,18 @@ class Storage(_Strict):
 
     @model_validator(mode="after")
     def _readable_endpoint(self) -> "Storage":
-        if self.endpoint is not None:
+        if self.endpoint is not None and not _is_template(self.endpoint):
             with _as_value_error():
                 read_endpoint(self.endpoint)
         return self
 
     def options(self) -> StorageOptions:
         return StorageOptions(self.endpoint, self.region, self.virtual_host_style, self.anonymous)
+
+
+def _is_template(text: str) -> bool:
+    """Of a variable that was not set when the YAML was loaded: the run says so, and other syncs load."""
+    return "{{" in text
 
 
 @contextmanager
@@ -231,9 +236,11 @@ class Source(_Strict):
         if self.parquet is not None and not self.parquet:
             raise ValueError("parquet names no file, glob or folder")
         for address in self.addresses():
-            with _as_value_error():
-                read_address(address)
-        if self.storage is not None and not self.addresses():
+            if not _is_template(address):
+                with _as_value_error():
+                    read_address(address)
+        is_known = not any(map(_is_template, [self.parquet] if isinstance(self.parquet, str) else self.parquet or []))
+        if self.storage is not None and is_known and not self.addresses():
             raise ValueError("storage is about addresses such as s3://bucket/path; parquet names none")
         return self
 

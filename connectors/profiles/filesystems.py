@@ -90,6 +90,8 @@ def read_address(source: str) -> Address:
         )
     if not authority and scheme not in _SCHEMES_OF_HDFS:
         raise SourceAddressError(f"The address {source} names no bucket. Write {scheme}://bucket/path.")
+    if "//" in match["key"]:
+        raise SourceAddressError(f"The address {source} has a folder without a name (//), which cannot be read.")
     return Address(scheme, authority, match["key"].rstrip("/"))
 
 

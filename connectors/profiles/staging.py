@@ -8,17 +8,18 @@ read from it.
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.profiles.errors import SourceNotFoundError
 from connectors.profiles.extract_folder import disk_faults, folder_in_the_making
-from connectors.profiles.object_storage import ObjectStorage, changed, in_order, vanished
+from connectors.profiles.object_storage import FILES_AT_ONCE, ObjectStorage, changed, in_order, vanished
 from connectors.profiles.parquet import Manifest, SourceFile
 from connectors.profiles.storage_faults import storage_faults
 
@@ -48,24 +49,54 @@ def stage(
     if not remote:
         return manifest
     staged: dict[str, SourceFile] = {}
-    with folder_in_the_making(destination) as folder, ExitStack() as stack:
-        requests = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="object-storage")
-        stack.callback(requests.shutdown, wait=True, cancel_futures=True)
-
-        def copy(numbered: tuple[int, SourceFile]) -> SourceFile:
-            number, file = numbered
-            name = f"part-{number:05}.parquet"
-            modified_ns = _copy(file, folder / name, columns=manifest.schema.names, storage=storage, requests=requests)
-            return replace(file, copy=str(destination.absolute() / name), modified_ns=modified_ns)
-
-        rows = 0
-        for file in in_order(copy, enumerate(remote)):
-            staged[file.path] = file
-            rows += file.rows
-            if on_rows is not None:
-                on_rows(rows)
+    rows = 0
+    with folder_in_the_making(destination) as folder:
+        with _Copying(folder, destination.absolute(), columns=manifest.schema.names, storage=storage) as copying:
+            for original, copied in copying.all_of(remote):
+                staged[original.path] = copied
+                rows += original.rows
+                if on_rows is not None:
+                    on_rows(rows)
         _require_same(remote, sources=sources, storage=storage)
     return replace(manifest, files=tuple(staged.get(file.path, file) for file in manifest.files))
+
+
+class _Copying:
+    """Files side by side, and the requests of all of them in one pool, whose size bounds the memory.
+
+    After a fault or an interrupt nothing is asked of the storage but what was under way.
+    """
+
+    def __init__(self, folder: Path, destination: Path, *, columns: Collection[str], storage: ObjectStorage) -> None:
+        self._folder = folder
+        self._destination = destination
+        self._columns = columns
+        self._storage = storage
+        self._files = ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="object-storage-files")
+        self._requests = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="object-storage")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._requests.shutdown(wait=False, cancel_futures=True)  # first: copies wait for their requests
+        self._files.shutdown(wait=True, cancel_futures=True)
+        self._requests.shutdown(wait=True)
+
+    def all_of(self, files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, SourceFile]]:
+        """(original, copied) as they are finished; the first fault is raised at once, whichever file has it."""
+        copies = {self._files.submit(self._copy, number, file): file for number, file in enumerate(files)}
+        for copy in as_completed(copies):
+            yield copies[copy], copy.result()
+
+    def _copy(self, number: int, file: SourceFile) -> SourceFile:
+        name = f"part-{number:05}.parquet"
+        modified_ns = _copy(
+            file, self._folder / name, columns=self._columns, storage=self._storage, requests=self._requests
+        )
+        return replace(file, copy=str(self._destination / name), modified_ns=modified_ns)
 
 
 def _copy(

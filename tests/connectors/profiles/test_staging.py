@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -167,6 +168,15 @@ def test_a_file_that_changes_while_it_is_copied_is_noticed(  # noqa: PLR0917  fi
     source.assert_nothing_left()
 
 
+def test_an_answer_that_is_too_short_is_noticed(wire: Wire, bucket: str, tmp_path: Path) -> None:
+    """As from an object that was cut; here the version says nothing of it."""
+    source = Source(wire.endpoint, bucket, tmp_path)
+    wire.once(lambda request: request.reads_rows and length_of(request) > 200_000, lambda: Answer(206, b"short"))
+    with pytest.raises(SourceChangedError, match=r"\.parquet changed while the run"):
+        source.stage()
+    source.assert_nothing_left()
+
+
 def test_without_the_versions_a_quick_change_would_pass(
     s3: S3, bucket: str, large: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,14 +246,38 @@ def test_rights_that_are_taken_away_in_the_middle_leave_nothing(wire: Wire, buck
     source.assert_nothing_left()
 
 
-def test_an_interrupt_leaves_nothing(s3: S3, bucket: str, tmp_path: Path) -> None:
-    source = Source(s3.endpoint, bucket, tmp_path)
+def test_an_interrupt_leaves_nothing_and_asks_for_nothing_more(
+    s3: S3, wire: Wire, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file is copied while a large one's requests, a hundred and more, are held."""
+    monkeypatch.setattr(staging, "_BYTES_PER_REQUEST", 16 * 1024)
+    s3.put(bucket, "p/a.parquet", parquet_bytes({name: COLUMNS[name][:3] for name in ASKED}))
+    source = Source(wire.endpoint, bucket, tmp_path)
+    reads_of_small: list[Request] = []
+    small_read, large_begun, interrupted = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(request: Request) -> None:
+        if "a.parquet" in request.path and request.reads_rows:
+            reads_of_small.append(request)
+            if len(reads_of_small) == 2:  # the footer, then all of it
+                small_read.set()
+        elif "b.parquet" in request.path and request.method == "HEAD":
+            small_read.wait(20)
+        elif "b.parquet" in request.path and length_of(request) == 16 * 1024:
+            large_begun.set()
+            interrupted.wait(20)
 
     def interrupt(_rows: int) -> None:
+        assert large_begun.wait(20)
+        wire.requests.clear()
+        interrupted.set()
         raise KeyboardInterrupt
 
+    wire.spoil = hold
     with pytest.raises(KeyboardInterrupt):
         source.stage(interrupt)
+    assert interrupted.is_set()
+    assert len(wire.requests) < 20
     source.assert_nothing_left()
 
 
@@ -288,6 +322,21 @@ def test_everything_but_other_columns_pages_is_wanted(large: bytes, monkeypatch:
     assert asked == sorted(asked)
     covered = sum(stop - start for start, stop in asked) + sum(stop - start for start, stop in rest)
     assert len(large) < covered < len(large) + 20_000, "every byte is wanted by one of the two, and few by both"
+
+
+def test_a_footer_whose_sizes_overlap_never_costs_an_asked_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old writers left page headers out of a chunk's size, or gave a wrong start."""
+    monkeypatch.setattr(staging, "_BYTES_WORTH_A_REQUEST", 0)
+
+    def chunk(name: str, start: int, length: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            path_in_schema=name, data_page_offset=start, has_dictionary_page=False, total_compressed_size=length
+        )
+
+    chunks = [chunk("other", 4, 600), chunk("asked", 500, 300), chunk("other.two", 790, 100)]
+    group = SimpleNamespace(num_columns=3, column=chunks.__getitem__)
+    metadata = SimpleNamespace(num_row_groups=1, row_group=lambda _number: group)
+    assert wanted_spans(metadata, columns=["asked"], size_bytes=1000) == [(0, 4), (500, 800), (890, 1000)]
 
 
 def test_short_holes_are_read_over(large: bytes) -> None:
