@@ -113,11 +113,7 @@ class ObjectStorage:
         )
         filesystem = self._filesystem(address)
         fits = glob_matcher(pattern)
-        try:
-            infos = _infos(filesystem, folder.path, recursive="/" in pattern or pattern == "**")
-        except FileNotFoundError:
-            self._require_bucket(filesystem, address)
-            infos = []
+        infos = _infos(filesystem, folder.path, recursive="/" in pattern or pattern == "**")
         start = len(folder.path.rstrip("/")) + 1
         if "/" not in pattern:  # one level alone is listed, so that what lies deeper costs nothing
             folders = [info.path for info in infos if info.type == fs.FileType.Directory and fits(info.path[start:])]
@@ -131,6 +127,7 @@ class ObjectStorage:
             and (keeps_all or not any(part.startswith(_SET_ASIDE) for part in info.path[start:].split("/")))
         ]
         if not files:
+            self._require_bucket(filesystem, address)
             raise SourceNotFoundError(f"{address}: {wanted}. Correct the address.")
         return self._keep(address, files)
 
@@ -163,7 +160,9 @@ def _look(filesystem: fs.FileSystem, path: str) -> fs.FileInfo:
 
 
 def _infos(filesystem: fs.FileSystem, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
-    infos: list[fs.FileInfo] = filesystem.get_file_info(fs.FileSelector(folder, recursive=recursive))
+    infos: list[fs.FileInfo] = filesystem.get_file_info(
+        fs.FileSelector(folder, allow_not_found=True, recursive=recursive)
+    )
     return infos
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from connectors.profiles.errors import (
     ProfilesError,
     SourceAddressError,
+    SourceChangedError,
     SourceNotFoundError,
     SourceUnreachableError,
     SourceUnreadableError,
@@ -25,9 +26,14 @@ _MEANINGS: tuple[tuple[str, type[ProfilesError], str], ...] = (
         "there is no such bucket at this endpoint. Correct the bucket's name or the endpoint",
     ),
     (
-        r"RESOURCE_NOT_FOUND|NO_SUCH_KEY|NoSuchKey|BlobNotFound|HTTP status 404",
+        r"RESOURCE_NOT_FOUND|NO_SUCH_KEY|NoSuchKey|BlobNotFound|HTTP status 404|No such file or directory",
         SourceNotFoundError,
         "it does not exist (any more). Correct the address, or run again",
+    ),
+    (
+        r"InvalidRange|HTTP status 416",  # it was longer when it was opened
+        SourceChangedError,
+        "it changed while the run was reading it. Run again when its writer has finished",
     ),
     (
         r"PathStyleDomainForbidden|virtual-styled",

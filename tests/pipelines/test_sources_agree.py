@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import adbc_driver_postgresql.dbapi
+import dagster as dg
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,3 +143,18 @@ def test_a_source_in_s3_that_cannot_be_read_stops_the_run_before_any_call(
     assert not (tmp_path / "data" / "profiles" / "sync=nightly").exists() or not list(
         (tmp_path / "data" / "profiles" / "sync=nightly").iterdir()
     )
+
+
+def test_a_plan_and_a_second_night_read_s3_too(tmp_path: Path, s3: S3, in_one_folder_each: Any) -> None:
+    write_sample_profiles(tmp_path / "profiles", rows=500, seed=8)
+    bucket = s3.bucket("planned")
+    s3.upload(bucket, tmp_path / "profiles")
+    source = {"parquet": f"s3://{bucket}", "storage": {"endpoint": s3.endpoint}}
+    sync = make_sync(tmp_path, example_attributes(source), name="planned")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run(sync, instance=instance, suffix="_plan").succeeded
+    first = in_one_folder_each("planned", source)
+    assert sum(tally.acknowledged for tally in first.pushed.tallies.values()) > 300
+    second = in_one_folder_each("planned", source)
+    assert second.metadata("user_id_attributes")["unchanged"] > 300
+    assert second.metadata("user_id_attributes")["changed"] < 20

@@ -214,6 +214,7 @@ def refused(status: int, code: str, message: str = "said to nobody") -> Callable
         (403, "PathStyleDomainForbidden", SourceAddressError, "virtual_host_style: true"),
         (500, "InternalError", SourceUnreachableError, "cannot be reached"),
         (503, "SlowDown", SourceUnreachableError, "cannot be reached"),
+        (416, "InvalidRange", SourceChangedError, "changed while the run was reading it"),
         (418, "Teapot", SourceUnreachableError, "an answer of no use"),
     ],
 )
