@@ -57,6 +57,8 @@ class ObjectStorage:
     def files_at(self, source: str) -> list[str]:
         """The addresses of the files that a file's, a folder's or a glob's address means, sorted; never empty."""
         address = read_address(source)
+        if str(address) in self._listed:
+            return [str(address)]
         filesystem = self._filesystem(address)
         with storage_faults(str(address)):
             info = _look(filesystem, address.path)

@@ -105,6 +105,19 @@ def test_a_list_keeps_its_order_and_counts_a_file_once_also_beside_local_files(t
     assert [bool(file.version) for file in manifest.files] == [True, False, True, True, True]
 
 
+def test_a_file_that_was_listed_is_not_looked_for_again_but_by_a_new_listing(s3: S3, wire: Wire) -> None:
+    bucket = s3.bucket("listed-once")
+    s3.put(bucket, "p/a.parquet", parquet_bytes(SMALL))
+    storage = storage_at(wire.endpoint)
+    (path,) = storage.files_at(f"s3://{bucket}/p/*.parquet")
+    wire.requests.clear()
+    assert storage.files_at(path) == [path]
+    assert wire.requests == []
+    s3.delete(bucket, "p/a.parquet")
+    with pytest.raises(SourceNotFoundError):
+        storage.listed_again([path])
+
+
 def test_a_bucket_of_cos_stands_in_the_hosts_name(s3: S3, wire: Wire) -> None:
     bucket = s3.bucket("profiles-1250000000")
     s3.put(bucket, "p/城市 1.parquet", parquet_bytes(SMALL))
