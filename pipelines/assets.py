@@ -195,7 +195,7 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, push: Push) -
 
 def _prune(sync: Sync, current: Environment, manifest: Manifest, *, run_id: str) -> None:
     """Old runs' files go, but never what this run reads or is about to write, whatever the clock says."""
-    read = {part for file in manifest.files for part in Path(file.path).parts if part.startswith("run=")}
+    read = {part for file in manifest.files for part in Path(file.local_path).parts if part.startswith("run=")}
     current.store.prune(sync.name, keep=KEPT_RUNS - 1, needed={f"run={run_id}", *read})
 
 

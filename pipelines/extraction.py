@@ -13,8 +13,11 @@ from connectors.profiles.errors import (
     SourceUnreadableError,
     WarehouseQueryError,
 )
+from connectors.profiles.filesystems import StorageOptions
+from connectors.profiles.object_storage import ObjectStorage
 from connectors.profiles.parquet import Manifest
 from connectors.profiles.partitions import Wanted, read_partitions
+from connectors.profiles.staging import stage
 from connectors.profiles.warehouse import extract
 from pipelines.engine import ROW_PLACE
 from pipelines.errors import ConfigurationError
@@ -33,9 +36,10 @@ def extract_profiles(
     on_rows: Callable[[int], None],
     partition: str | None = None,
 ) -> Manifest:
-    """Parquet is used where it lies; a warehouse's answer is streamed to `destination`.
+    """Parquet on a local disk is used where it lies; of object storage the columns are copied to `destination`, and a
+    warehouse's answer is streamed there.
 
-    `base` is where relative paths start. `on_rows` hears the rows so far while a warehouse answers. `partition`
+    `base` is where relative paths start. `on_rows` hears the rows so far while they come from elsewhere. `partition`
     is the one that somebody chose for this run. Raises ConfigurationError, with the YAML's line, for columns that are
     missing (also where some files lack one that they must have) or of a type that has no text.
     """
@@ -44,6 +48,7 @@ def extract_profiles(
     if partition and mapping.source.warehouse is not None:
         line = locate(yaml_file, ("attributes", "source", "warehouse"))
         raise ConfigurationError(f"{line}: a warehouse has no partition {partition!r}; choose rows in its query")
+    storage, sources = object_storage(mapping), mapping.source.addresses()
     try:
         if mapping.source.warehouse is not None:
             manifest = extract(
@@ -57,8 +62,13 @@ def extract_profiles(
                 on_rows=on_rows,
             )
         else:
-            wanted = wanted_partition(mapping, partition)
-            manifest = read_partitions(mapping.source.parquet or [], columns=columns, base=base, wanted=wanted)
+            manifest = read_partitions(
+                mapping.source.parquet or [],
+                columns=columns,
+                base=base,
+                wanted=wanted_partition(mapping, partition),
+                storage=storage,
+            )
     except SourcePartitionError as error:
         line = locate(yaml_file, ("attributes", "source", "parquet"))
         raise ConfigurationError(f"{line}: {error}") from None
@@ -68,7 +78,13 @@ def extract_profiles(
         raise WarehouseQueryError(f"{_asked_at(mapping, yaml_file)}: {error}") from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     check_files(mapping, manifest, yaml_file=yaml_file)
-    return manifest
+    return stage(manifest, destination, sources=sources, storage=storage, on_rows=on_rows) if sources else manifest
+
+
+def object_storage(mapping: SyncMapping) -> ObjectStorage:
+    """As the YAML and the environment describe it; nothing is listed yet."""
+    storage = mapping.source.storage
+    return ObjectStorage(storage.options() if storage is not None else StorageOptions())
 
 
 def wanted_partition(mapping: SyncMapping, name: str | None = None) -> Wanted:
@@ -85,7 +101,7 @@ def _asked_at(mapping: SyncMapping, yaml_file: Path) -> str:
 
 def require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
     """A template that is still one names a variable that was not set when the YAML was loaded."""
-    warehouse = mapping.source.warehouse
+    warehouse, storage = mapping.source.warehouse, mapping.source.storage
     places: dict[tuple[str, ...], str] = {("parquet",): str(mapping.source.parquet)}
     if warehouse is not None:
         places |= {
@@ -93,6 +109,8 @@ def require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
             ("warehouse", "query"): warehouse.query or "",
             ("warehouse", "table"): warehouse.table or "",
         }
+    if storage is not None:
+        places |= {("storage", "endpoint"): storage.endpoint or "", ("storage", "region"): storage.region or ""}
     for path, text in places.items():
         template = re.search(r"\{\{.*?\}\}", text)
         if template:
@@ -109,14 +127,14 @@ def explained(manifest: Manifest) -> SourceUnreadableError | ConfigurationError 
     A footer can be whole while the pages before it are damaged, and one column's name is the engine's own.
     """
     for file in manifest.files:
-        if ROW_PLACE in pq.read_schema(file.path).names:
+        if ROW_PLACE in pq.read_schema(file.local_path).names:
             return ConfigurationError(
                 f"{file.path} has a column {ROW_PLACE!r}, the engine's own name for a row's place in its file; "
                 "rename it in the source"
             )
         for column in file.schema.names:
             try:
-                with pq.ParquetFile(file.path) as opened:
+                with pq.ParquetFile(file.local_path) as opened:
                     for batch in opened.iter_batches(columns=[column]):
                         batch.validate(full=True)
             except (pa.ArrowException, OSError):

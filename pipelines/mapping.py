@@ -23,10 +23,19 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+from connectors.profiles.filesystems import is_address, read_address
 from connectors.profiles.sql_text import TableName
 from connectors.profiles.warehouse import TIMEOUT_SECONDS
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
-from pipelines.source_options import AssetKeyText, MaxAgeOption, OnNewFiles, PartitionOption
+from pipelines.source_options import (
+    AssetKeyText,
+    MaxAgeOption,
+    OnNewFiles,
+    PartitionOption,
+    Storage,
+    is_template,
+    told_with_the_rest,
+)
 from pipelines.source_options import Strict as _Strict
 
 FRAME_COLUMNS = (
@@ -205,10 +214,13 @@ class Warehouse(_Strict):
 
 
 class Source(_Strict):
-    """Where profiles come from: exactly one of the two; which partition of the files; how old its newest may be."""
+    """Where profiles come from: exactly one of the two; where its storage stands; which
+    partition of the files; how old its newest may be.
+    """
 
     parquet: str | list[str] | None = None
     warehouse: Warehouse | None = None
+    storage: Storage | None = None
     partition: PartitionOption | None = None
     max_age: MaxAgeOption | None = None
 
@@ -218,7 +230,21 @@ class Source(_Strict):
             raise ValueError("name exactly one source: parquet or warehouse")
         if self.parquet is not None and not self.parquet:
             raise ValueError("parquet names no file, glob or folder")
+        for address in self.addresses():
+            if not is_template(address):
+                with told_with_the_rest():
+                    read_address(address)
+        is_known = not any(map(is_template, self._paths()))
+        if self.storage is not None and is_known and not self.addresses():
+            raise ValueError("storage is about addresses such as s3://bucket/path; parquet names none")
         return self
+
+    def addresses(self) -> list[str]:
+        """Those of the source's Parquet paths that lead to object storage."""
+        return [path for path in self._paths() if is_address(path)]
+
+    def _paths(self) -> list[str]:
+        return [self.parquet] if isinstance(self.parquet, str) else self.parquet or []
 
 
 _ANY_CRON = "0 0 * * *"  # to have the time zone checked where there is no cron

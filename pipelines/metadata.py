@@ -48,7 +48,7 @@ def of_profiles(extraction: Extraction, mapping: SyncMapping) -> dict[str, Any]:
     return facts | {
         ROW_COUNT: manifest.rows,
         COLUMN_SCHEMA: column_schema(manifest.schema),
-        URI: shown[0] if len(manifest.files) == 1 else str(Path(shown[0]).parent),
+        URI: shown[0] if len(manifest.files) == 1 else shown[0].rpartition("/")[0],
         "source": "parquet" if warehouse is None else without_secrets(warehouse.uri),
         "files": len(manifest.files),
         "first_files": dg.MetadataValue.json(shown),

@@ -1,11 +1,12 @@
-"""The YAML's words for which files of a source count, how old they may be, and what starts a sync beside the clock.
+"""The YAML's words for where files stand, which of them count, how old they may be, and what starts a sync by itself.
 
 Types and their checks; nothing here does I/O. What needs more than one of them at once is told with the YAML's line by
 `misfits` in triggers.py.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
@@ -23,6 +24,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
 from connectors.profiles.drops import Completeness
+from connectors.profiles.errors import SourceAddressError
+from connectors.profiles.filesystems import StorageOptions, read_endpoint
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -31,6 +34,49 @@ class Strict(BaseModel):
     """A part of the YAML: no unknown key, and no value in a message."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Storage(Strict):
+    """Where the object storage of `parquet` stands, as far as the environment does not say so; nothing secret."""
+
+    endpoint: str | None = None
+    region: str | None = None
+    virtual_host_style: bool | None = None
+    anonymous: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, value: object) -> object:
+        known = (*cls.model_fields,)
+        if isinstance(value, Mapping) and any(key not in known for key in value):
+            raise ValueError(
+                f"storage holds {', '.join(known)}; credentials never stand in the YAML, they come from the environment"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _readable_endpoint(self) -> "Storage":
+        if self.endpoint is not None and not is_template(self.endpoint):
+            with told_with_the_rest():
+                read_endpoint(self.endpoint)
+        return self
+
+    def options(self) -> StorageOptions:
+        return StorageOptions(self.endpoint, self.region, self.virtual_host_style, self.anonymous)
+
+
+def is_template(text: str) -> bool:
+    """Of a variable that was not set when the YAML was loaded: the run says so, and other syncs load."""
+    return "{{" in text
+
+
+@contextmanager
+def told_with_the_rest() -> Iterator[None]:
+    """What pydantic gathers with all other mistakes."""
+    try:
+        yield
+    except SourceAddressError as error:
+        raise ValueError(str(error)) from None
 
 
 class _OrText(Strict):

@@ -36,13 +36,18 @@ def numbered_profiles(engine: Engine, manifest: Manifest, mapping: SyncMapping) 
     return engine.define(
         "profiles",
         f"SELECT {selected}, numbers.number AS {FILE}, rows.file_row_number AS {ROW} "
-        f"FROM ({rows}) AS rows JOIN source_file_numbers AS numbers ON numbers.source_file = rows.__file",
+        f"FROM ({rows}) AS rows JOIN source_file_numbers AS numbers ON numbers.place = rows.__file",
     )
 
 
 def _numbers(manifest: Manifest) -> pa.Table:
-    """`file_table`, with what the folders' names say of each file."""
-    table = file_table(manifest)
+    """The files' numbers, the places where the engine reads them, and what the folders' names say of each."""
+    table = pa.table(
+        {
+            "number": pa.array(range(len(manifest.files)), pa.int64()),
+            "place": pa.array([file.local_path for file in manifest.files], pa.string()),
+        }
+    )
     if manifest.folder_columns is not None:
         for name in manifest.folder_columns.column_names:
             table = table.append_column(FOLDER_PREFIX + name, manifest.folder_columns[name])
@@ -72,7 +77,7 @@ def _rows_of(files: Sequence[SourceFile], schema: pa.Schema, columns: Sequence[s
     selected = ", ".join([*named, "__file", "file_row_number"])
     # A folder named city=7 must not take the place of the file's own column.
     return (
-        f"SELECT {selected} FROM read_parquet({file_list([file.path for file in files])}, "
+        f"SELECT {selected} FROM read_parquet({file_list([file.local_path for file in files])}, "
         "filename = '__file', file_row_number = true, hive_partitioning = false)"
     )
 
@@ -86,6 +91,7 @@ def _value(column: str, own: pa.DataType, wanted: pa.DataType) -> str:
 
 
 def file_table(manifest: Manifest) -> pa.Table:
+    """The files' numbers and names: for people the originals' names, wherever the rows are read."""
     return pa.table(
         {
             "number": pa.array(range(len(manifest.files)), pa.int64()),

@@ -8,6 +8,7 @@ runs without end). Each starts one run per event, none while a run is active, an
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -15,11 +16,11 @@ import orjson
 
 from connectors.profiles.drops import Watched, look
 from connectors.profiles.errors import SourceNotFoundError, SourcePartitionError
-from connectors.profiles.files import found_files
+from connectors.profiles.files import found_files, success_file_ns
 from connectors.profiles.partitions import choose
 from pipelines.assets import Sync
 from pipelines.errors import ConfigurationError
-from pipelines.extraction import require_variables, wanted_partition
+from pipelines.extraction import object_storage, require_variables, wanted_partition
 from pipelines.mapping import SyncMapping
 from pipelines.resources import push_pool
 from pipelines.runs import PARTITION, UNFINISHED, active_run
@@ -78,12 +79,14 @@ def _new_files(sync: Sync, rule: OnNewFiles, clock: Callable[[], float]) -> dg.S
         put_limit_in_force(context.instance, push_pool())
         try:
             require_variables(sync.mapping, sync.yaml_file)
-            found = found_files(sync.mapping.source.parquet or [], sync.base)
-            choice = choose(found, wanted_partition(sync.mapping))
+            storage = object_storage(sync.mapping)  # a new one at every look: it remembers what it lists
+            success_ns = partial(success_file_ns, storage=storage)
+            found = found_files(sync.mapping.source.parquet or [], sync.base, storage=storage)
+            choice = choose(found, wanted_partition(sync.mapping), success_ns=success_ns)
         except (SourceNotFoundError, SourcePartitionError, ConfigurationError) as error:
             return dg.SkipReason(str(error))
         watched = Watched.from_text(context.cursor)
-        seen = look(choice.files, watched, rule.rule, now=clock())
+        seen = look(choice.files, watched, rule.rule, now=clock(), success_ns=success_ns)
         passed_over = f" (passed over {'; '.join(choice.passed_over)})" if choice.passed_over else ""
         if seen.key is None:
             context.update_cursor(seen.watched.to_text())

@@ -25,7 +25,7 @@ from pipelines.runs import is_without_guards, partition_of
 def read_profiles(
     sync: Sync, current: Environment, *, destination: Path, tell: Callable[[str], None], partition: str | None = None
 ) -> Extraction:
-    """The source's profiles; what a warehouse answers is written to `destination`. `partition`: this run's choice."""
+    """The source's profiles; what comes from elsewhere is written to `destination`. `partition`: this run's choice."""
     began = time.monotonic()
     manifest = extract_profiles(
         sync.mapping,

@@ -49,6 +49,8 @@ CONFINED: Mapping[str, tuple[str, ...]] = {
     "rich": ("pipelines.live_bar",),
     "pytest": (),
     "hypothesis": (),
+    "boto3": (),
+    "moto": (),
     "tests": (),
 }
 
@@ -191,6 +193,11 @@ PLANTED = [
     ("connectors.profiles.partitions", "import duckdb", "imports duckdb"),
     ("connectors.profiles.files", "from pipelines.mapping import Source", "imports pipelines.mapping"),
     ("connectors.profiles.footers", "import ibis", "imports ibis"),
+    ("connectors.profiles.filesystems", "import boto3", "imports boto3"),
+    ("connectors.profiles.object_storage", "import duckdb", "imports duckdb"),
+    ("connectors.profiles.storage_faults", "import dagster", "imports dagster"),
+    ("connectors.profiles.staging", "from pipelines.source_rows import FILE", "imports pipelines.source_rows"),
+    ("connectors.profiles.extract_folder", "from pipelines.store import Store", "imports pipelines.store"),
     ("pipelines.freshness", "import dagster", "imports dagster"),
     ("pipelines.triggers", "from pipelines.definitions import SHARED", "imports pipelines.definitions"),
     ("pipelines.source_options", "import duckdb", "imports duckdb"),

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 
 import orjson
 
-from connectors.profiles.files import SUCCESS_FILE, FoundFile, success_file_ns
+from connectors.profiles.files import FoundFile, success_file_ns
+from connectors.profiles.object_storage import SUCCESS_FILE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ Nothing here reads a file or a warehouse. The tree is grouped by what the caller
     ├── SourceColumnError            a column is missing, doubled or of an unfit type; correct the mapping or the data
     ├── SourcePartitionError         no such partition, or none that is complete; correct it, or run again later
     ├── SourceChangedError           a file changed while it was read; run again when its writer has finished
+    ├── SourceAddressError           an address or a setting of object storage is unfit; correct it
+    ├── SourceUnreachableError       object storage does not answer, or the connection broke; check it, then run again
     ├── ExtractNotWrittenError       the extract cannot be written; mend the data folder (space, permissions)
     └── WarehouseError               the warehouse could not be read; nothing of its answer was kept
         ├── WarehouseSettingsError       address or driver; correct the setting or install the extra
@@ -65,8 +67,16 @@ class SourceChangedError(ProfilesError):
     """A file of the source vanished or changed after its manifest was made; what was read of it counts for nothing."""
 
 
+class SourceAddressError(ProfilesError):
+    """An address in object storage, or a setting of it (endpoint, region, account), is missing, unfit or secret."""
+
+
+class SourceUnreachableError(ProfilesError):
+    """Object storage could not be reached, answered nothing of use, or fell silent before the last byte."""
+
+
 class ExtractNotWrittenError(ProfilesError):
-    """The Parquet files of an extract cannot be written. The warehouse is not at fault."""
+    """The Parquet files of an extract cannot be written. The source is not at fault."""
 
 
 class WarehouseError(ProfilesError):

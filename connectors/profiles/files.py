@@ -1,25 +1,25 @@
 """Which files a source means, and how they stand: names, sizes, times. No file is opened here.
 
-Files are local. Only the functions below the line touch the file system; object storage would come in there.
+Only the functions below the line touch the file system, or the object storage that an address leads to
+(object_storage.py).
 """
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from connectors.profiles.errors import SourceNotFoundError, SourceUnreadableError
+from connectors.profiles.filesystems import is_address
+from connectors.profiles.object_storage import SUCCESS_FILE, ObjectStorage, folders_up_to
 
-SUCCESS_FILE = "_SUCCESS"  # what Hadoop's committers write last
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SET_ASIDE = ("_", ".")  # what Spark and others write beside their results: _temporary/, _SUCCESS, .part.crc
 
 
 class Place(NamedTuple):
-    """A file, and the fixed folder of the source's entry that led to it: both absolute."""
+    """A file, and the fixed folder of the source's entry that led to it: both absolute paths, or both addresses."""
 
     path: str
     root: str
@@ -27,9 +27,7 @@ class Place(NamedTuple):
     @property
     def folders(self) -> list[str]:
         """From the file's own folder up to the root, both included."""
-        folder, root = Path(self.path).parent, Path(self.root)
-        inner = [each for each in (folder, *folder.parents) if each.is_relative_to(root)]
-        return [str(each) for each in inner] or [str(folder)]
+        return [folder or "/" for folder in folders_up_to(self.root, self.path)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +43,25 @@ class FoundFile:
         return self.place.path
 
 
-def found_files(source: str | Sequence[str], base: Path) -> list[FoundFile]:
-    """The files of a source in the order in which their rows count. Raises SourceNotFoundError where there are none."""
+def found_files(source: str | Sequence[str], base: Path, *, storage: ObjectStorage | None = None) -> list[FoundFile]:
+    """The files of a source in the order in which their rows count. Raises SourceNotFoundError where there are none.
+
+    Addresses lead to `storage`, and its errors are raised too.
+    """
+    storage = storage or ObjectStorage()
     return [
-        FoundFile(place, *stat(place.path))
-        for place in distinct_files([source] if isinstance(source, str) else source, base)
+        FoundFile(place, *stat(place.path, storage))
+        for place in distinct_files([source] if isinstance(source, str) else source, base, storage=storage)
     ]
 
 
-def distinct_files(sources: Sequence[str], base: Path) -> Iterator[Place]:
+def distinct_files(sources: Sequence[str], base: Path, *, storage: ObjectStorage) -> Iterator[Place]:
     if not sources:
         raise SourceNotFoundError("The source's list of Parquet files is empty. Name at least one path.")
     seen: set[str] = set()
     for source in sources:
-        for place in _files_at(source, base):
-            identity = os.path.realpath(place.path)
+        for place in _files_at(source, base, storage):
+            identity = place.path if is_address(place.path) else os.path.realpath(place.path)
             if identity not in seen:
                 seen.add(identity)
                 yield place
@@ -68,8 +70,10 @@ def distinct_files(sources: Sequence[str], base: Path) -> Iterator[Place]:
 # What touches the file system ---------------------------------------------------------------------------------------
 
 
-def stat(path: str) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds."""
+def stat(path: str, storage: ObjectStorage | None = None) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds; of a file in `storage`, as it was listed there."""
+    if storage is not None and is_address(path):
+        return storage.stat(path)
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -79,20 +83,23 @@ def stat(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def success_file_ns(folder: str) -> int | None:
-    """When the folder's `_SUCCESS` was written; None where there is none."""
+def success_file_ns(folder: str, storage: ObjectStorage | None = None) -> int | None:
+    """When the folder's `_SUCCESS` was written; None where there is none. In `storage`, as it was listed there."""
+    if storage is not None and is_address(folder):
+        return storage.success_ns(folder)
     try:
         return (Path(folder) / SUCCESS_FILE).stat().st_mtime_ns
     except OSError:
         return None
 
 
-def _files_at(source: str, base: Path) -> list[Place]:
+def _files_at(source: str, base: Path, storage: ObjectStorage) -> list[Place]:
     """What one entry of the source means; never empty."""
     if not source.strip():
         raise SourceNotFoundError("A Parquet path of the source is empty. Name a file, a glob or a folder.")
-    if _URL.match(source):
-        raise SourceNotFoundError(f"{source} is an address; Parquet files are read from local paths.")
+    if is_address(source):
+        found = storage.files_at(source)
+        return [Place(path, found.root) for path in found.paths]
     pattern = os.path.normpath(base.absolute() / Path(source).expanduser())
     if Path(pattern).exists():  # first, so that a name with brackets in it can be given as it is
         root = pattern if Path(pattern).is_dir() else str(Path(pattern).parent)

@@ -25,7 +25,7 @@ def newest_in_footers(manifest: Manifest, column: str) -> datetime | None:
         if column not in file.schema.names:  # null in all its rows
             continue
         try:
-            for value in _greatest(pq.read_metadata(file.path), column):
+            for value in _greatest(pq.read_metadata(file.local_path), column):
                 newest = value if newest is None else max(newest, value)
         except (_UnknownError, pa.ArrowException, OSError, OverflowError, ValueError):  # a year that Python lacks
             return None

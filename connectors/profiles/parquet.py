@@ -1,7 +1,8 @@
 """Profiles in Parquet: which files a source means, and what their footers promise.
 
 Nothing is copied and no row is read here; reading rows is the engine's work. Which files there are says files.py; of
-this module only `_read_footer` touches the file system.
+this module only `_read_footer` touches the file system, or the object storage that an address leads to
+(object_storage.py).
 """
 
 import difflib
@@ -21,6 +22,8 @@ from connectors.profiles.errors import (
     SourceUnreadableError,
 )
 from connectors.profiles.files import distinct_files, stat
+from connectors.profiles.filesystems import is_address
+from connectors.profiles.object_storage import ObjectStorage, in_order
 from connectors.profiles.widening import common_type
 
 _NEAREST_NAMES = 3
@@ -30,7 +33,9 @@ _NEAREST_NAMES = 3
 class SourceFile:
     """One Parquet file as it stood when its manifest was made; `path` is absolute, `modified_ns` since 1970.
 
-    `schema` has those of the asked-for columns that the file has, in the file's own types.
+    `schema` has those of the asked-for columns that the file has, in the file's own types. A file in object storage has
+    its address as `path`, the storage's mark of its content as `version`, and is read from its local `copy`, whose
+    modification time is then the one that is given.
     """
 
     path: str
@@ -38,6 +43,13 @@ class SourceFile:
     bytes: int
     modified_ns: int
     schema: pa.Schema
+    version: str | None = None
+    copy: str | None = None
+
+    @property
+    def local_path(self) -> str:
+        """Where its rows are read; the path itself for a local file."""
+        return self.copy or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +105,38 @@ class Manifest:
 
 
 def read_manifest(
-    source: str | Sequence[str], *, columns: Sequence[str] | None, base: Path, elsewhere: Collection[str] = ()
+    source: str | Sequence[str],
+    *,
+    columns: Sequence[str] | None,
+    base: Path,
+    elsewhere: Collection[str] = (),
+    storage: ObjectStorage | None = None,
 ) -> Manifest:
     """The manifest of a file, a glob (`**` included), a folder (its `*.parquet`, recursively) or a list of these.
+
+    Each is a local path or an address in `storage`.
 
     A list keeps its order, globs and folders are sorted within it, and a file that is named twice counts once. Relative
     paths start at `base`. `columns` None means all columns of the first file; those of `elsewhere` may be in no file,
     and are then not in the manifest's schema either. Every footer is read, no row is: SourceNotFoundError,
     SourceUnreadableError and SourceColumnError are raised before any work on the data.
     """
-    paths = [place.path for place in distinct_files([source] if isinstance(source, str) else source, base)]
+    storage = storage or ObjectStorage()
+    sources = [source] if isinstance(source, str) else source
+    paths = [place.path for place in distinct_files(sources, base, storage=storage)]
     files: list[SourceFile] = []
     names: list[str] = []
     first_schema = pa.schema([])
     respelled: list[SourceColumnError] = []
     shared: dict[pa.Schema, pa.Schema] = {}  # thousands of files have few schemas
-    for path in paths:
-        size_bytes, modified_ns = stat(path)
-        footer = _read_footer(path)
+    for path, (size_bytes, modified_ns), footer in _looked_at(paths, storage):
         if not files:
             first_schema = footer.schema
             names = list(dict.fromkeys(footer.schema.names if columns is None else columns))
         schema = _select(footer.schema, names, where=path)
         respelled += _respelled(footer.schema, names, where=path)
-        files.append(SourceFile(path, footer.rows, size_bytes, modified_ns, shared.setdefault(schema, schema)))
+        schema = shared.setdefault(schema, schema)
+        files.append(SourceFile(path, footer.rows, size_bytes, modified_ns, schema, version=footer.version))
     somewhere = {name for schema in shared for name in schema.names}
     nowhere = [name for name in names if name not in somewhere and name not in elsewhere]
     if nowhere:
@@ -133,16 +153,17 @@ def check_unchanged(manifest: Manifest) -> None:
     """Raises SourceChangedError if a file vanished, or has another size or modification time than in the manifest.
 
     To be called before and after the rows are read: a source that changes in between would give rows of two versions.
+    Of a file in object storage it is the copy that must stay; what the copy was made of was looked at then.
     """
     for file in manifest.files:
         try:
-            now = stat(file.path)
+            now = stat(file.local_path)
         except SourceNotFoundError:
             now = None
         if now != (file.bytes, file.modified_ns):
             what = "vanished" if now is None else "changed"
             raise SourceChangedError(
-                f"{file.path} {what} while the run was reading it. Run again when its writer has finished."
+                f"{file.local_path} {what} while the run was reading it. Run again when its writer has finished."
             )
 
 
@@ -177,9 +198,22 @@ def _refuse_doubled(schema: pa.Schema, columns: Sequence[str], *, where: str) ->
 class _Footer(NamedTuple):
     rows: int
     schema: pa.Schema
+    version: str | None = None
 
 
-def _read_footer(path: str) -> _Footer:
+def _looked_at(paths: Sequence[str], storage: ObjectStorage) -> Iterator[tuple[str, tuple[int, int], _Footer]]:
+    """Each with its status and footer; several at a time where a round trip lies between."""
+
+    def look(path: str) -> tuple[str, tuple[int, int], _Footer]:
+        return path, stat(path, storage), _read_footer(path, storage)
+
+    yield from in_order(look, paths) if any(map(is_address, paths)) else map(look, paths)
+
+
+def _read_footer(path: str, storage: ObjectStorage) -> _Footer:
+    if is_address(path):
+        remote = storage.read_footer(path)
+        return _Footer(remote.metadata.num_rows, remote.schema, remote.version)
     try:
         with pq.ParquetFile(path) as file:
             return _Footer(rows=file.metadata.num_rows, schema=file.schema_arrow)

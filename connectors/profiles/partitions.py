@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import unquote
@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from connectors.profiles.errors import SourceColumnError, SourcePartitionError
-from connectors.profiles.files import SUCCESS_FILE, FoundFile, found_files, success_file_ns
+from connectors.profiles.files import FoundFile, found_files, success_file_ns
+from connectors.profiles.object_storage import SUCCESS_FILE, ObjectStorage
 from connectors.profiles.parquet import Manifest, read_manifest
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"  # Hive's and Spark's name for the folder of nulls
@@ -50,16 +51,23 @@ EVERYTHING = Wanted()
 
 
 def read_partitions(
-    source: str | Sequence[str], *, columns: Sequence[str], base: Path, wanted: Wanted = EVERYTHING
+    source: str | Sequence[str],
+    *,
+    columns: Sequence[str],
+    base: Path,
+    wanted: Wanted = EVERYTHING,
+    storage: ObjectStorage | None = None,
 ) -> Manifest:
     """`read_manifest` of the wanted partition, with the folders' values as columns where `columns` names them.
 
     Raises SourcePartitionError where there is no such partition, or none that is complete.
     """
-    choice = choose(found_files(source, base), wanted)
+    storage = storage or ObjectStorage()
+    found = found_files(source, base, storage=storage)
+    choice = choose(found, wanted, success_ns=partial(success_file_ns, storage=storage))
     above = {key for file in choice.files for key in folder_values(file.path)}
     paths = [file.path for file in choice.files]
-    manifest = read_manifest(paths, columns=columns, base=base, elsewhere=above)
+    manifest = read_manifest(paths, columns=columns, base=base, elsewhere=above, storage=storage)
     folders = [name for name in dict.fromkeys(columns) if name not in manifest.schema.names]
     if folders:
         table = pa.table({name: _typed(name, choice.files) for name in folders})
@@ -87,7 +95,7 @@ def folder_values(path: str, *, below: str = "/") -> Values:
 @lru_cache(maxsize=4096)  # many files share a folder, and a sensor asks every minute
 def _values_of_folder(folder: str, below: str) -> Values:
     values: dict[str, str | None] = {}
-    for part in Path(folder).relative_to(below).parts:
+    for part in folder.removeprefix(below).split("/"):  # an address is no Path: that would take a slash out of it
         key, sign, value = part.partition("=")
         if key and sign:
             values[unquote(key)] = None if value == NULL_FOLDER else unquote(value)
@@ -102,11 +110,15 @@ def parsed_name(text: str) -> Values:
     return values
 
 
+def in_partition(path: str, name: str) -> bool:
+    """Whether the file lies in the partition, whatever stands between its folders."""
+    return parsed_name(name).items() <= folder_values(path).items()
+
+
 def _named(files: Sequence[FoundFile], name: str) -> Choice:
-    asked = parsed_name(name).items()
-    chosen = tuple(file for file in files if asked <= folder_values(file.path).items())
+    chosen = tuple(file for file in files if in_partition(file.path, name))
     if not chosen:
-        keys = [key for key, _ in asked]
+        keys = list(parsed_name(name))
         there = sorted({_label(values, keys) for file in files if set(keys) <= set(values := folder_values(file.path))})
         raise SourcePartitionError(f"No file of the source lies in {name}. {_hint(there, keys)}")
     return Choice(chosen, partition=name.strip("/"))

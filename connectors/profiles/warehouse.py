@@ -1,11 +1,11 @@
 """Profiles from a warehouse: the result of a query, streamed to Parquet files with bounded memory.
 
-Here stands the folder that appears whole or not at all. The connection is in connection.py, drivers are in drivers.py,
-the types of columns in arrow_types.py.
+Here stands what is asked of the warehouse and how its answer is written. The connection is in connection.py, drivers
+are in drivers.py, the types of columns in arrow_types.py, the folder that appears whole or not at all in
+extract_folder.py.
 """
 
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from connectors.profiles.arrow_types import target_schema, to_target
 from connectors.profiles.connection import Connection
 from connectors.profiles.drivers import OpenSettings, Warehouse, open_warehouse
-from connectors.profiles.errors import ExtractNotWrittenError, WarehouseQueryError, without_secrets
+from connectors.profiles.errors import WarehouseQueryError, without_secrets
+from connectors.profiles.extract_folder import disk_faults, folder_in_the_making
 from connectors.profiles.parquet import Manifest, read_manifest, require_columns
 from connectors.profiles.sql_text import TableName
 
@@ -54,7 +55,7 @@ def extract(
     """
     where = without_secrets(uri)
     destination = destination.absolute()
-    with _folder_in_the_making(destination) as folder:
+    with folder_in_the_making(destination) as folder:
         spill_folder = folder / "spill"
         settings = OpenSettings(
             base=base or Path.cwd(),
@@ -154,10 +155,10 @@ def _row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema, *, most_ro
 @contextmanager
 def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     def write(group: pa.Table) -> None:
-        with _disk_faults(path):
+        with disk_faults(path):
             writer.write_table(group, row_group_size=group.num_rows)
 
-    with _disk_faults(path):
+    with disk_faults(path):
         writer = pq.ParquetWriter(path, schema, compression="snappy")
     try:
         yield write
@@ -165,45 +166,5 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None
         with suppress(Exception):  # the file is thrown away; the first fault is the one to report
             writer.close()
         raise
-    with _disk_faults(path):
+    with disk_faults(path):
         writer.close()
-
-
-@contextmanager
-def _disk_faults(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ExtractNotWrittenError(
-            f"{path} cannot be written: {error.strerror or error}. "
-            "Make room or correct the permissions, then run again."
-        ) from error
-
-
-@contextmanager
-def _folder_in_the_making(destination: Path) -> Iterator[Path]:
-    """A hidden folder beside `destination` that takes its place at the end, or vanishes with all that is in it."""
-    with _disk_faults(destination):
-        _require_replaceable(destination)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        for left_behind in destination.parent.glob(f".{destination.name}.partial-*"):  # by a run that was killed
-            shutil.rmtree(left_behind, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
-    try:
-        yield folder
-        with _disk_faults(destination):
-            folder.chmod(0o755)  # mkdtemp's folders are their owner's alone
-            shutil.rmtree(destination, ignore_errors=True)
-            folder.rename(destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _require_replaceable(destination: Path) -> None:
-    """Only an earlier extract is ever deleted."""
-    if not destination.exists():
-        return
-    if not destination.is_dir() or any(not entry.match("part-*.parquet") for entry in destination.iterdir()):
-        raise ExtractNotWrittenError(
-            f"{destination} is there and is no earlier extract. Move it away, or choose another folder."
-        )

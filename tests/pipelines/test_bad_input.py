@@ -202,6 +202,9 @@ def test_a_variable_that_is_not_set_is_told_with_its_line(folder: Path) -> None:
     warehouse = {"uri": "{{ env.WAREHOUSE_URI_NOT_SET }}", "query": "select 1"}
     sync = make_sync(folder, {**ATTRIBUTES, "source": {"warehouse": warehouse}})
     assert f"{sync.yaml_file}:5: {{{{ env.WAREHOUSE_URI_NOT_SET }}}} has no value" in run(sync).failure
+    storage = {"parquet": "s3://lake/p", "storage": {"endpoint": "{{ env.LAKE_ENDPOINT_NOT_SET }}"}}
+    sync = make_sync(folder, {**ATTRIBUTES, "source": storage})
+    assert f"{sync.yaml_file}:6: {{{{ env.LAKE_ENDPOINT_NOT_SET }}}} has no value" in run(sync).failure
 
 
 def test_a_spoiled_failed_rows_file_is_no_history_and_stops_nothing(folder: Path) -> None:

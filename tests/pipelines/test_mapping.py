@@ -150,6 +150,15 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     ("no source", small(source=None), "source", "Field required"),
     ("two sources", small(source={"parquet": "p", "warehouse": {"uri": "u", "query": "q"}}), "source",
      "name exactly one source: parquet or warehouse"),
+    ("storage of a path", small(source={"parquet": "p", "storage": {"region": "r"}}), "source", "parquet names none"),
+    ("a secret in storage", small(source={"parquet": "s3://b/p", "storage": {"secret_key": "geheim"}}),
+     "source.storage", "storage holds endpoint, region, virtual_host_style, anonymous; credentials never stand in the"),
+    ("a secret endpoint", small(source={"parquet": "s3://b/p", "storage": {"endpoint": "http://me:geheim@host"}}),
+     "source.storage", "endpoint cannot be read"),
+    ("an address with a password", small(source={"parquet": ["p", "s3://me:geheim@b/p"]}), "source",
+     "Credentials come from the environment"),
+    ("a signed address", small(source={"parquet": "s3://b/p?X-Amz-Signature=geheim"}), "source", "has parameters"),
+    ("an unknown address", small(source={"parquet": "ftp://b/p"}), "source", "ftp:// is no address"),
     ("neither source", small(source={}), "source", "name exactly one source: parquet or warehouse"),
     ("empty list", small(source={"parquet": []}), "source", "parquet names no file, glob or folder"),
     ("empty path", small(source={"parquet": ""}), "source", "parquet names no file, glob or folder"),
@@ -257,6 +266,21 @@ def test_no_message_quotes_a_password() -> None:
     assert "geheim" not in str(caught.value)
     whole = mapping_from(small(source={"warehouse": {"uri": "postgresql://me:geheim@host/db", "query": "select 1"}}))
     assert "geheim" not in repr(whole)
+    for source in (
+        {"parquet": "s3://me:geheim@b/p"},
+        {"parquet": ["p", "s3://b/p?X-Amz-Signature=geheim"]},
+        {"parquet": "s3://b/p", "storage": {"secret_key": "geheim"}},
+        {"parquet": "s3://b/p", "storage": {"endpoint": "https://me:geheim@host"}},
+    ):
+        with pytest.raises(ValidationError) as caught:
+            mapping_from(small(source=source))
+        assert "geheim" not in str(caught.value)
+
+
+def test_a_variable_that_is_not_set_keeps_no_sync_from_loading() -> None:
+    endpoint = {"endpoint": "{{ env.LAKE_ENDPOINT }}", "region": "{{ env.LAKE_REGION }}"}
+    for parquet in ("{{ env.LAKE }}", "s3://{{ env.BUCKET }}/p?x={{ env.X }}", "{{ env.SCHEME }}://b/p"):
+        assert mapping_from(small(source={"parquet": parquet, "storage": endpoint})).source.parquet == parquet
 
 
 # JSON schema --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The same profiles from Parquet files, PostgreSQL, MariaDB, a SQLite and a DuckDB file give the same frames."""
+"""The same profiles from Parquet on disk and in S3, PostgreSQL, MariaDB, SQLite and DuckDB give the same frames."""
 
 import sqlite3
 from contextlib import closing
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import adbc_driver_postgresql.dbapi
+import dagster as dg
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ import pytest
 
 from pipelines.sample_profiles import write_sample_profiles
 from tests.mariadb_server import MariaDBServer
+from tests.object_storage import ACCESS_KEY, S3, SECRET_KEY
 from tests.running import Ran, example_attributes, make_sync, run
 
 ROWS, MANY_ROWS = 20_000, 200_000
@@ -157,3 +159,63 @@ def test_a_warehouse_is_shown_without_its_password(tmp_path: Path, postgres_uri:
     ran = in_one_folder_each("shown", {"warehouse": {"uri": uri, "query": "select * from agreeing_profiles"}})
     assert ran.metadata("user_profiles")["source"].startswith("postgresql://")
     assert "planted-password" not in str(ran.result.all_events)
+
+
+def places_of(ran: Ran) -> set[tuple[str, int]]:
+    """(file, row) of every frame's row and every failed row that has one."""
+    tables = [pq.read_table(frame.path, partitioning=None) for frame in ran.pushed.frames.frames]
+    rows = [*(row for table in tables for row in table.select(["source_file", "source_row"]).to_pylist())]
+    rows += [row for row in ran.failed_rows if row["source_file"] is not None]
+    return {(row["source_file"], row["source_row"]) for row in rows}
+
+
+def test_parquet_in_s3_gives_the_same_frames_and_names_the_files_there(
+    tmp_path: Path, s3: S3, in_one_folder_each: Any
+) -> None:
+    local = [Path(file) for file in write_sample_profiles(tmp_path / "profiles", rows=ROWS, seed=7)]
+    bucket = s3.bucket("agreeing")
+    s3.upload(bucket, tmp_path / "profiles", prefix="lake/")
+    source = {"parquet": f"s3://{bucket}/lake/**/*.parquet", "storage": {"endpoint": s3.endpoint}}
+
+    from_disk = in_one_folder_each("from_disk", [str(file) for file in sorted(local)])
+    from_s3 = in_one_folder_each("from_s3", source)
+
+    assert frames_of(from_s3) == frames_of(from_disk)
+    assert len(from_s3.failed_rows) == len(from_disk.failed_rows) > 0
+    there = {str(file): f"s3://{bucket}/lake/{file.relative_to(tmp_path / 'profiles')}" for file in local}
+    assert places_of(from_s3) == {(there[file], row) for file, row in places_of(from_disk)}
+    assert len(places_of(from_s3)) > 0.8 * ROWS
+
+    shown = from_s3.metadata("user_profiles")
+    assert shown["dagster/uri"].startswith(f"s3://{bucket}/lake")
+    assert shown["bytes"] == sum(file.stat().st_size for file in local)
+    for secret in (ACCESS_KEY, SECRET_KEY):
+        assert secret not in str(from_s3.result.all_events)
+
+
+def test_a_source_in_s3_that_cannot_be_read_stops_the_run_before_any_call(
+    tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTRIBUTE_SYNC_DATA", str(tmp_path / "data"))
+    source = {"parquet": "s3://not-there/lake/*.parquet", "storage": {"endpoint": s3.endpoint}}
+    ran = run(make_sync(tmp_path, example_attributes(source)))
+    assert not ran.succeeded
+    assert ran.failure.startswith("s3://not-there/lake/*.parquet: there is no such bucket")
+    assert not (tmp_path / "data" / "profiles" / "sync=nightly").exists() or not list(
+        (tmp_path / "data" / "profiles" / "sync=nightly").iterdir()
+    )
+
+
+def test_a_plan_and_a_second_night_read_s3_too(tmp_path: Path, s3: S3, in_one_folder_each: Any) -> None:
+    write_sample_profiles(tmp_path / "profiles", rows=500, seed=8)
+    bucket = s3.bucket("planned")
+    s3.upload(bucket, tmp_path / "profiles")
+    source = {"parquet": f"s3://{bucket}", "storage": {"endpoint": s3.endpoint}}
+    sync = make_sync(tmp_path, example_attributes(source), name="planned")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run(sync, instance=instance, suffix="_plan").succeeded
+    first = in_one_folder_each("planned", source)
+    assert sum(tally.acknowledged for tally in first.pushed.tallies.values()) > 300
+    second = in_one_folder_each("planned", source)
+    assert second.metadata("user_id_attributes")["unchanged"] > 300
+    assert second.metadata("user_id_attributes")["changed"] < 20

@@ -38,9 +38,26 @@ def test_a_file_is_found_with_its_size_its_time_and_the_fixed_folder_above_it(
     assert found.place.root == os.path.normpath(lake / root)
 
 
-def test_the_folders_of_a_file_end_with_its_root() -> None:
-    assert Place("/lake/dt=1/country=de/a.parquet", "/lake").folders == ["/lake/dt=1/country=de", "/lake/dt=1", "/lake"]
-    assert Place("/lake/a.parquet", "/lake").folders == ["/lake"]
+@pytest.mark.parametrize(
+    ("path", "root", "folders"),
+    [
+        (
+            "/lake/dt=1/country=de/a.parquet",
+            "/lake",
+            ["/lake/dt=1/country=de", "/lake/dt=1", "/lake"],
+        ),
+        ("/lake/a.parquet", "/lake", ["/lake"]),
+        ("/lake/a.parquet", "/", ["/lake", "/"]),
+        ("/a.parquet", "/", ["/"]),
+        ("/lakes/a.parquet", "/lake", ["/lakes"]),
+        ("s3://lake/dt=1/a.parquet", "s3://lake", ["s3://lake/dt=1", "s3://lake"]),
+        ("s3://lake/湖/a.parquet", "s3://lake/湖", ["s3://lake/湖"]),
+        ("abfs://c@account/p/dt=1/a.parquet", "abfs://c@account/p", ["abfs://c@account/p/dt=1", "abfs://c@account/p"]),
+        ("hdfs:///dt=1/a.parquet", "hdfs://", ["hdfs:///dt=1", "hdfs://"]),
+    ],
+)
+def test_the_folders_of_a_file_end_with_its_root(path: str, root: str, folders: list[str]) -> None:
+    assert Place(path, root).folders == folders
 
 
 def test_a_success_file_is_told_with_its_time_and_marks_no_file_of_the_source(lake: Path) -> None:

@@ -55,6 +55,16 @@ def test_the_newest_is_told_by_number_date_or_text(older: str, newer: str) -> No
         assert choice.passed_over == ()
 
 
+@pytest.mark.parametrize("root", ["/lake", "s3://lake/profiles", "s3://lake", "hdfs://"])
+def test_the_newest_and_its_success_are_told_of_addresses_as_of_paths(root: str) -> None:
+    files = [found(f"dt={day}/country=de/a.parquet", root=root) for day in (1, 2, 3)]
+    for complete in (f"{root}/dt=2", f"{root}/dt=2/country=de"):
+        choice = choose(files, Wanted(latest=("dt",)), success_ns={complete: 1, root: 1}.get)
+        assert (choice.partition, names(choice)) == ("dt=2", [f"{root}/dt=2/country=de/a.parquet"])
+    assert folder_values(files[0].path) == folder_values(files[0].path, below=root) == {"dt": "1", "country": "de"}
+    assert folder_values(files[0].path, below=f"{root}/dt=1") == {"country": "de"}
+
+
 def test_all_files_of_the_newest_are_taken_below_it_as_well() -> None:
     paths = ("dt=1/a.parquet", "dt=2/a.parquet", "dt=2/b.parquet", "dt=2/more/c.parquet")
     assert names(chosen(*paths)) == [f"/lake/{path}" for path in paths[1:]]
