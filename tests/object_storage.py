@@ -77,7 +77,7 @@ class Wire:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
 
-            do_HEAD = do_GET  # noqa: N815
+            do_HEAD = do_GET  # noqa: N815  the name that http.server calls
 
             def log_message(self, *_: Any) -> None: ...
 

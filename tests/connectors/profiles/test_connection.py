@@ -26,7 +26,7 @@ def failing(times: int, *, is_passing: bool, attempts: list[int]) -> Callable[[]
         attempts.append(1)
         if len(attempts) <= times:
             raise WarehouseUnreachableError("gone for now", is_passing=is_passing)
-        return Nothing()  # type: ignore[return-value]
+        return Nothing()  # type: ignore[return-value]  # no driver is asked
 
     return connect
 
