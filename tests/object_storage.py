@@ -30,6 +30,7 @@ class Request:
     host: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
     @property
     def reads_rows(self) -> bool:
@@ -61,7 +62,8 @@ class Wire:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                request = Request(self.command, self.headers["Host"], self.path, _lowered(self.headers))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                request = Request(self.command, self.headers["Host"], self.path, _lowered(self.headers), body)
                 wire.requests.append(request)
                 answer = wire.spoil(request) or passed_on(server, request)
                 self.send_response(answer.status)
@@ -77,7 +79,7 @@ class Wire:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
 
-            do_HEAD = do_GET  # noqa: N815  the name that http.server calls
+            do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  the names that http.server calls
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -109,7 +111,7 @@ def passed_on(server: str, request: Request) -> Answer:
         connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
         for name, value in request.headers.items():
             connection.putheader(name, value)
-        connection.endheaders()
+        connection.endheaders(request.body or None)
         response = connection.getresponse()
         headers = {name: value for name, value in response.getheaders() if name.lower() not in _OF_THE_CONNECTION}
         length = int(response.headers["Content-Length"]) if request.method == "HEAD" else None
