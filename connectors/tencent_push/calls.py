@@ -37,7 +37,12 @@ class Calls(Protocol):
     def start(self, command: Command, body: bytes) -> RunningCall: ...
 
     def wait(self, timeout_seconds: float) -> None:
-        """Returns once a call has ended since the last return, and after `timeout_seconds` at the latest."""
+        """Returns once a call has ended or `wake` was called since the last return, and after `timeout_seconds` at the
+        latest.
+        """
+
+    def wake(self) -> None:
+        """Ends a wait; callable from any thread."""
 
     def close(self) -> None:
         """Starts no more calls; those in flight go on until their time-outs."""
@@ -65,6 +70,9 @@ class ThreadedCalls:
                 self._ended.get(timeout=timeout_seconds)
             while True:
                 self._ended.get_nowait()
+
+    def wake(self) -> None:
+        self._ended.put(None)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

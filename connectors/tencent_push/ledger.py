@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,21 @@ class Settled:
     acknowledged: Sequence[int] = ()
     maybe_written: Sequence[int] = ()
     refused: Mapping[tuple[int, bool], Sequence[int]] = field(default_factory=dict)
+
+
+class Record(Protocol):
+    """What the sink needs of a ledger. Everything but `close` raises LedgerError."""
+
+    def next_batch_id(self) -> str: ...
+
+    def record(self, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> int:
+        """Where the record ends now. What was `sent` may leave when `confirmed` has come so far, and not before."""
+
+    @property
+    def confirmed(self) -> int: ...
+
+    def on_confirmed(self, wake: Callable[[], None]) -> None:
+        """`wake` is called, from any thread, when `confirmed` has grown or the record has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +151,15 @@ class Ledger:
         self._batches += 1
         return f"{self._header_crc:08x}-{self._batches:06d}"
 
-    def record(self, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> None:
+    @property
+    def confirmed(self) -> int:
+        """The bytes that are on disk: all that was recorded."""
+        return self._good_bytes
+
+    def on_confirmed(self, wake: Callable[[], None]) -> None:
+        """Nothing is confirmed later than it is recorded."""
+
+    def record(self, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> int:
         """On return everything is on disk; if it raises, none of it counts as recorded."""
         frame = {
             "sent": [[call.batch_id, _COMMANDS[call.command], _to_ranges(call.numbers)] for call in sent],
@@ -145,6 +168,7 @@ class Ledger:
         filled = {kind: calls for kind, calls in frame.items() if calls}
         if filled:
             self._append(filled)
+        return self._good_bytes
 
     def close(self) -> None:
         if self._descriptor >= 0:

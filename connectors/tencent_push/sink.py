@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from connectors.tencent_push.batching import WRITING_COMMANDS, Backlog, Batch, Operation
 from connectors.tencent_push.calls import CallingClient, Calls, RunningCall, ThreadedCalls
 from connectors.tencent_push.errors import LedgerError
-from connectors.tencent_push.ledger import Ledger, Sent
+from connectors.tencent_push.ledger import Record, Sent
 from connectors.tencent_push.outcomes import Change, Outcome, StopCause, settle
 from connectors.tencent_push.pacing import Permit, Quota
 from connectors.tencent_push.protocol import Command
@@ -39,6 +39,12 @@ class _Prepared:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Recorded:
+    prepared: _Prepared
+    position: int  # in the record: where its line ends
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _InFlight:
     batch: Batch
     permit: Permit
@@ -58,7 +64,7 @@ class Sink:
     def __init__(
         self,
         client: CallingClient,
-        ledger: Ledger,
+        ledger: Record,
         *,
         quota: Quota,
         settings: SinkSettings | None = None,
@@ -76,6 +82,7 @@ class Sink:
         self._clock = clock
         self._now = now
         self._calls = calls or ThreadedCalls(client, max_in_flight=self._settings.max_in_flight, clock=clock)
+        ledger.on_confirmed(self._calls.wake)
         self._backlog = Backlog(
             batch_size=self._settings.batch_size,
             partial_batch_seconds=self._settings.partial_batch_seconds,
@@ -100,7 +107,7 @@ class Sink:
         self._ahead = max(1, min(self._settings.max_in_flight, ahead))  # batches, per command
         self._most_unsettled = self._settings.batch_size * 2 * (self._settings.max_in_flight + self._ahead)
         self._staged: dict[Command, deque[_Prepared]] = {command: deque() for command in WRITING_COMMANDS}
-        self._recorded: dict[Command, deque[_Prepared]] = {command: deque() for command in WRITING_COMMANDS}
+        self._recorded: dict[Command, deque[_Recorded]] = {command: deque() for command in WRITING_COMMANDS}
         self._in_flight: list[_InFlight] = []
         self._changes: Iterator[Change] = iter(())
         self._exhausted = False
@@ -230,22 +237,22 @@ class Sink:
             return True
         if any(self._staged[command] and not self._recorded[command] for command in WRITING_COMMANDS):
             return True
-        return self._has_settled() and self._clock() - self._flushed_at >= self._settings.flush_seconds
+        return self._has_news() and self._clock() - self._flushed_at >= self._settings.flush_seconds
 
-    def _has_settled(self) -> bool:
-        return bool(self._settler.settled or self._settler.outcomes)
+    def _has_news(self) -> bool:
+        return bool(self._settler.settled or self._settler.outcomes or any(self._staged.values()))
 
     def _commit(self) -> Iterator[list[Outcome]]:
         """One write and one sync for all that is new; then the calls may leave and the outcomes count."""
         started_at = self._clock()
         staged = [prepared.batch for command in WRITING_COMMANDS for prepared in self._staged[command]]
-        self._ledger.record(
+        position = self._ledger.record(
             sent=[Sent(batch.batch_id, batch.command, batch.numbers) for batch in staged],
             settled=self._settler.settled,
         )
         self._settler.settled = []
         for command in WRITING_COMMANDS:
-            self._recorded[command] += self._staged[command]
+            self._recorded[command] += [_Recorded(prepared, position) for prepared in self._staged[command]]
             self._staged[command].clear()
         self._flushed_at = self._spent(WaitCause.LEDGER, started_at)
         outcomes, self._settler.outcomes = self._settler.outcomes, []
@@ -255,13 +262,18 @@ class Sink:
             self._spent(WaitCause.CONSUMER, self._flushed_at)
 
     def _send(self) -> None:
+        confirmed = self._ledger.confirmed
         for command in WRITING_COMMANDS:
             pacer, recorded = self._quota.pacer(command), self._recorded[command]
-            while recorded and len(self._in_flight) < self._settings.max_in_flight and not self._settler.stopping:
+            while self._may_leave(recorded, confirmed) and not self._settler.stopping:
                 permit = pacer.take()
                 if permit is None:
                     break
-                self._start(recorded.popleft(), permit)
+                self._start(recorded.popleft().prepared, permit)
+
+    def _may_leave(self, recorded: deque[_Recorded], confirmed: int) -> bool:
+        is_confirmed = bool(recorded) and recorded[0].position <= confirmed
+        return is_confirmed and len(self._in_flight) < self._settings.max_in_flight
 
     def _start(self, prepared: _Prepared, permit: Permit) -> None:
         self._settler.sent(prepared.batch, permit.sent_at)
@@ -274,7 +286,7 @@ class Sink:
         wake_at, cause = self._next_event()
         if wake_at == math.inf and not self._in_flight and not any(self._recorded.values()) and self._backlog.unsettled:
             raise RuntimeError(f"{self._backlog.unsettled} changes were lost track of: this is a fault of the program")
-        if self._has_settled():
+        if self._has_news():
             wake_at = min(wake_at, self._flushed_at + self._settings.flush_seconds)
         self._calls.wait(max(0.0, min(wake_at - started_at, LONGEST_WAIT_SECONDS)))
         self._spent(cause, started_at)
@@ -283,14 +295,18 @@ class Sink:
         wake_at, cause = math.inf, WaitCause.ANSWERS
         if self._settler.stopping:
             return wake_at, cause
+        confirmed = self._ledger.confirmed
         for command in WRITING_COMMANDS:
-            if self._recorded[command] and len(self._in_flight) < self._settings.max_in_flight:
+            if self._may_leave(self._recorded[command], confirmed):
                 ready_at = self._quota.pacer(command).ready_at()
                 wake_at, cause = min((wake_at, cause), (ready_at, WaitCause.QUOTA))
             if self._may_stage(command):
                 due = self._backlog.next_due(command)
                 wake_at, cause = min((wake_at, cause), (due, WaitCause.BACKOFF))
-        return (wake_at, cause) if wake_at < math.inf else (wake_at, WaitCause.ANSWERS)
+        has_room = len(self._in_flight) < self._settings.max_in_flight
+        if wake_at == math.inf and has_room and any(self._recorded.values()):
+            cause = WaitCause.LEDGER
+        return wake_at, cause
 
     def _collect(self) -> None:
         """Takes the calls that have ended."""
@@ -319,7 +335,7 @@ class Sink:
     def _withdraw(self) -> None:
         """Batches on record whose calls do not leave any more are settled as not written; the rest is given up."""
         for command in WRITING_COMMANDS:
-            for prepared in (*self._recorded[command], *self._staged[command]):
+            for prepared in (*(each.prepared for each in self._recorded[command]), *self._staged[command]):
                 self._settler.never_sent(prepared.batch)
             self._recorded[command].clear()
             self._staged[command].clear()

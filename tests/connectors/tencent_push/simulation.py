@@ -17,10 +17,11 @@ import orjson
 
 from connectors.tencent_push.calls import RunningCall
 from connectors.tencent_push.client import CallResult, Fault
-from connectors.tencent_push.ledger import Ledger, LedgerContents, read_ledger
+from connectors.tencent_push.ledger import Ledger, LedgerContents, Record, Sent, Settled, read_ledger
 from connectors.tencent_push.outcomes import Change, Outcome, OutcomeKind
 from connectors.tencent_push.pacing import Quota
 from connectors.tencent_push.protocol import Command, Reply, RowError
+from connectors.tencent_push.published_ledger import INTERVAL_SECONDS
 from connectors.tencent_push.report import Progress, PushCall
 from connectors.tencent_push.sink import Sink, SinkSettings
 
@@ -118,6 +119,7 @@ class SimulatedCalls:
         self._settled: set[Key] = set()
         self.most_in_flight = 0
         self.closed = False
+        self.wakes: list[float] = []  # when something else than a call ends a wait
 
     # What the sink needs of a client.
 
@@ -148,7 +150,8 @@ class SimulatedCalls:
 
     def wait(self, timeout_seconds: float) -> None:
         self.on_wait()
-        until = math.nextafter(self.clock.now + timeout_seconds, math.inf)
+        self.wakes = [at for at in self.wakes if at > self.clock.now]
+        until = min(math.nextafter(self.clock.now + timeout_seconds, math.inf), *self.wakes, math.inf)
         self.clock.now = min(until, max(self.clock.now, self._running[0][0])) if self._running else until
         while self._running and self._running[0][0] <= self.clock.now:
             ended_at, _, running, answer, call = self._running.pop(0)
@@ -157,6 +160,9 @@ class SimulatedCalls:
             waited_seconds = ended_at - call.at if answer.result.http_status is not None else None
             running.result = replace(answer.result, waited_seconds=waited_seconds)
             running.ended_at = ended_at
+
+    def wake(self) -> None:
+        """Nothing waits in virtual time."""
 
     def close(self) -> None:
         self.closed = True
@@ -199,6 +205,47 @@ class SimulatedCalls:
                 stored.pop(name, None)
 
 
+class LateRecord:
+    """A published ledger in virtual time: a segment after the other, each with what was recorded when it began.
+
+    Keeps watch: no call leaves before the segment with its line was there.
+    """
+
+    def __init__(self, ledger: Ledger, calls: SimulatedCalls, *, seconds: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._calls = calls
+        self._seconds = seconds
+        self._under_way: tuple[float, float, int] | None = None  # began at, ends at, how far it goes
+        self._confirmed = 0
+        self._next_at = calls.clock.now
+        self.segments = 0
+
+    def next_batch_id(self) -> str:
+        return self._ledger.next_batch_id()
+
+    def record(self, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> int:
+        return self._ledger.record(sent, settled)
+
+    @property
+    def confirmed(self) -> int:
+        now = self._calls.clock.now
+        while self._under_way is not None or (self._ledger.confirmed > self._confirmed and now >= self._next_at):
+            if self._under_way is None:
+                self._under_way = (now, now + self._seconds(), self._ledger.confirmed)
+                self._calls.wakes.append(self._under_way[1])
+            began_at, ends_at, position = self._under_way
+            if now < ends_at:
+                break
+            self._confirmed, self._under_way = position, None
+            self.segments += 1
+            self._next_at = max(ends_at, began_at + INTERVAL_SECONDS)
+            self._calls.wakes.append(self._next_at)
+        return self._confirmed
+
+    def on_confirmed(self, wake: Callable[[], None]) -> None:
+        """Virtual time asks, it is not told."""
+
+
 @dataclass
 class Push:
     """One simulated push and everything that it left behind."""
@@ -212,6 +259,7 @@ class Push:
     on_record: bool = False  # checks before every call that it is on record: slow
     on_progress: Callable[[Progress], None] | None = None
     on_call: Callable[[PushCall], None] | None = None
+    publishing: Callable[[], float] | None = None  # the seconds that each segment of a published ledger takes
 
     def __post_init__(self) -> None:
         self.read = 0  # changes that the sink took out of its iterator
@@ -220,9 +268,12 @@ class Push:
             self.clock, self.script, latency=self.latency, ledger=self.path if self.on_record else None
         )
         self.ledger = Ledger.open(self.path, {"frame": "test"})
+        self.record: Record = self.ledger
+        if self.publishing is not None:
+            self.record = LateRecord(self.ledger, self.calls, seconds=self.publishing)
         self.sink = Sink(
             self.calls,
-            self.ledger,
+            self.record,
             quota=Quota(self.quota, clock=self.clock),
             settings=self.settings,
             on_progress=self.on_progress,

@@ -92,12 +92,12 @@ class FusedLedger(Ledger):
     fuse: Fuse
     on_sent: Callable[[Sent], None]
 
-    def record(self, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> None:
+    def record(self, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> int:
         self.fuse.burn(own_code=False)
         before = self.path.stat().st_size
         for batch in sent:
             self.on_sent(batch)
-        super().record(sent, settled)
+        position = super().record(sent, settled)
         try:
             self.fuse.burn(own_code=False, in_a_write=True)
         except Killed:
@@ -105,6 +105,7 @@ class FusedLedger(Ledger):
             with self.path.open("r+b") as file:
                 file.truncate(max(before, whole - self.fuse.end.torn_bytes))
             raise
+        return position
 
 
 class ItemStatus(StrEnum):

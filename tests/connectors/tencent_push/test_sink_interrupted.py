@@ -37,11 +37,11 @@ class FailingLedger(Ledger):
 
     records_left = 0
 
-    def record(self, *args: object, **kwargs: object) -> None:
+    def record(self, *args: object, **kwargs: object) -> int:
         if self.records_left <= 0:
             raise LedgerError("The ledger cannot be written: No space left on device.")
         self.records_left -= 1
-        super().record(*args, **kwargs)  # type: ignore[arg-type]  # handed through as they came
+        return super().record(*args, **kwargs)  # type: ignore[arg-type]  # handed through as they came
 
 
 @pytest.mark.parametrize("records", [0, 1, 5])

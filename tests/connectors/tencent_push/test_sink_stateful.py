@@ -66,7 +66,7 @@ def a_rejected_row_stops_the_push(patch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_is_recorded(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Ledger, "record", lambda self, sent=(), settled=(): None)
+    patch.setattr(Ledger, "record", lambda self, sent=(), settled=(): self.confirmed)
 
 
 def calls_are_recorded_when_they_have_ended(patch: pytest.MonkeyPatch) -> None:
@@ -77,8 +77,8 @@ def calls_are_recorded_when_they_have_ended(patch: pytest.MonkeyPatch) -> None:
 def refusals_are_not_recorded(patch: pytest.MonkeyPatch) -> None:
     record = Ledger.record
 
-    def without_refusals(self: Ledger, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> None:
-        record(self, sent, [replace(call, refused={}) for call in settled])
+    def without_refusals(self: Ledger, sent: Iterable[Sent] = (), settled: Iterable[Settled] = ()) -> int:
+        return record(self, sent, [replace(call, refused={}) for call in settled])
 
     patch.setattr(Ledger, "record", without_refusals)
 
