@@ -180,7 +180,7 @@ def _execute(
     except EXPECTED_ERRORS as error:
         raise _Told(f"Error: {error}") from None
     definitions = _known(sync)
-    _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store.root}")
+    _complain(f"Sync {sync} to {environment.target.title}, data in {environment.store}")
     with instance:
         if alone:
             _share(instance)

@@ -1,9 +1,9 @@
 """What Tencent has confirmed, per account type of one sync at one target; grows by folding the ledgers of pushes.
 
     <folder>/state.json                        owner, generation, the frame that each came from, the list of parts
-    <folder>/part-00000012.parquet             account, one column per attribute, uncertain, acknowledged_at, and the
+    <folder>/part-00000012-5e1c09a7.parquet    account, one column per attribute, uncertain, acknowledged_at, and the
                                                account's key and its profile's digest (see narrow.py)
-    <folder>/refused-<frame>.parquet           what was refused for good: see refusal_memory.py
+    <folder>/refused-<frame>-5e1c09a7.parquet  what was refused for good: see refusal_memory.py
     <folder>/<frame>.ledger                    a push that is running, or died: folded before anything else happens
 
 The first part is the base, each later one adds what a push changed: the last part that has an account counts for it.
@@ -14,7 +14,7 @@ have written: they count as different from anything, so that the next run sends 
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipelines.folding import IS_REMOVED, IS_SET, MAYBE_REMOVED, MAYBE_SET, answ
 from pipelines.forgetting import unknown_departed, with_removed, without_empty
 from pipelines.narrow import HASH_VERSION
 from pipelines.refusal_memory import refused_in, remembered
+from pipelines.remote_state import STATE, RemoteState
 from pipelines.state_parts import is_worth_compacting, learned_rows, part_name, read_parts
 from pipelines.store import disk_errors, make_folder, whole_file
 
@@ -88,15 +89,16 @@ class Folded:
 
 
 class AcknowledgedAttributes:
-    """The acknowledged attributes of one owner in `folder`."""
+    """The acknowledged attributes of one owner in `folder`, which may be the copy of a `remote` one."""
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
+    def __init__(self, folder: Path, owner: Owner, *, remote: RemoteState | None = None) -> None:
         self.folder = folder
         self.owner = owner
+        self.remote = remote
 
     def current(self) -> Generation:
         """Raises DataFolderError for a folder of another owner, an unknown layout, or with a part gone."""
-        path = self.folder / "state.json"
+        path = self.folder / STATE
         if not path.exists():
             if any(self._part_files()):
                 raise DataFolderError(f"{path} is gone, but its data are there; restore it, or remove {self.folder}")
@@ -195,6 +197,8 @@ class AcknowledgedAttributes:
         return self._forget(ledger, folded)
 
     def _forget(self, ledger: Path, folded: Folded) -> Folded:
+        if self.remote is not None:
+            self.remote.forget_ledger(ledger.name)
         with disk_errors(ledger):
             ledger.unlink()
         return folded
@@ -221,6 +225,7 @@ class AcknowledgedAttributes:
         engine.write_parquet(rows, file)
         after = replace(after, parts=(*after.parts, file))
         self._write_state(after)
+        self._remove_parts(but=after.parts)
         if is_worth_compacting(after.parts):
             self._compact(engine, after)
 
@@ -233,10 +238,14 @@ class AcknowledgedAttributes:
         engine.write_parquet(without_empty(whole), file)
         generation = replace(generation, parts=(file,), hash_version=HASH_VERSION)
         self._write_state(generation)
-        for old in (*self._part_files(), *self.folder.glob(".part-*.parquet.*.part")):  # and what kills cut off
-            if old != file:
-                old.unlink(missing_ok=True)
+        self._remove_parts(but=generation.parts)
         return generation
+
+    def _remove_parts(self, *, but: Sequence[Path]) -> None:
+        """Those that the state no longer names, or never did, since a run was killed before it could."""
+        for old in (*self._part_files(), *self.folder.glob(".part-*.parquet.*.part")):
+            if old not in but:
+                old.unlink(missing_ok=True)
 
     def _part_files(self) -> list[Path]:
         return [*self.folder.glob("part-*.parquet"), *self.folder.glob("generation-*.parquet")]
@@ -262,7 +271,7 @@ class AcknowledgedAttributes:
         )
         if memory is None:
             return
-        file = self.folder / f"refused-{contents.header['frame']}.parquet"
+        file = self.folder / f"refused-{contents.header['frame']}-{secrets.token_hex(4)}.parquet"
         written = engine.write_parquet(memory, file)
         self._write_state(replace(generation, refused=file if written else None))
         for old in self.folder.glob("refused-*.parquet"):
@@ -280,8 +289,11 @@ class AcknowledgedAttributes:
             "lineage": generation.lineage,
             "refused": generation.refused.name if generation.refused else None,
         }
-        with whole_file(self.folder / "state.json") as beside:
-            beside.write_text(json.dumps(state, indent=1), encoding="utf-8")
+        content = json.dumps(state, indent=1).encode()
+        if self.remote is not None:  # first: what stands there is what counts
+            self.remote.publish(content, [*generation.parts, *([generation.refused] if generation.refused else [])])
+        with whole_file(self.folder / STATE) as beside:
+            beside.write_bytes(content)
 
     def _read_state(self, path: Path, content: bytes) -> Generation:
         try:
@@ -325,6 +337,11 @@ def certainly_held(known: ir.Table, names: Iterable[str]) -> ir.Table:
 
 def _shown(owner: Mapping[str, object]) -> str:
     return f"sync {owner.get('sync')}, {owner.get('account_type')}, app {owner.get('sdkappid')} at {owner.get('host')}"
+
+
+def frame_files(ledger: Path, *, root: Path) -> list[Path]:
+    """The frame that the ledger is of, below `root`; none where it never began."""
+    return [] if _never_began(ledger) else [root / str(read_ledger(ledger).header["frame_file"])]
 
 
 def _never_began(ledger: Path) -> bool:

@@ -22,7 +22,8 @@ from pipelines.acknowledged import AcknowledgedAttributes
 from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError, EngineError
 from pipelines.frames import Frame
-from pipelines.push import FrameSet, Push
+from pipelines.push import Push
+from pipelines.push_result import FrameSet
 from pipelines.store import whole_file
 
 CHUNK_ROWS = 100_000  # of a frame, in one line of the ledger
@@ -76,11 +77,21 @@ def adopt(push: Push, engine: Engine, frames: FrameSet) -> Adopted:
         for frame in frames.frames:
             beside = named_together.enter_context(whole_file(states[frame.account_type].ledger_file(frames.run_id)))
             _write_ledger(beside, push, frames, frame)
+    for frame in frames.frames:
+        _publish(states[frame.account_type], push, frame, ledger=states[frame.account_type].ledger_file(frames.run_id))
     accounts = {}
     for kind, state in states.items():
         accounts[kind] = state.fold(engine, state.ledger_file(frames.run_id), root=push.store.root).acknowledged
         _note(state, frames.run_id, accounts[kind])
+        push.store.publish(_note_file(state))
     return Adopted(push.sync, push.target.title, accounts)
+
+
+def _publish(state: AcknowledgedAttributes, push: Push, frame: Frame, *, ledger: Path) -> None:
+    """Where the data folder is in object storage: what a next run needs to take over the rest."""
+    if state.remote is not None:
+        push.store.publish(frame.path)
+        state.remote.publish_ledger(ledger)
 
 
 def adopted_at(state: AcknowledgedAttributes) -> str | None:

@@ -56,6 +56,7 @@ def adopt_job(sync: Sync) -> dg.JobDefinition:
                 adopted = adopt(
                     push, engine, compute_frame_set(engine, push, extraction.manifest, declared=declared, folder=folder)
                 )
+            push.publish_emulator()
             facts = {f"{kind}_adopted": count for kind, count in adopted.accounts.items()}
             about = metadata.of_target(current.target) | {"adopted": True, **facts}
             context.log_event(
@@ -99,7 +100,7 @@ def verify_job(sync: Sync) -> dg.JobDefinition:
                     "read": verified.read,
                     "matching": verified.matching,
                     "differing_share_bound": round(verified.differing_share_bound, 6),
-                    "differences": dg.MetadataValue.path(verified.differences),
+                    "differences": dg.MetadataValue.path(verified.differences_address),
                 }
             )
             return verified

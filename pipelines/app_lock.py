@@ -1,7 +1,8 @@
 """One pusher per app and machine, and per data folder; and a quiet second between two of them.
 
 So their calls never meet in one sliding second, and nobody takes the ledger of a living push for a leftover. The kernel
-frees a lock when its holder dies. Runs on several hosts are kept apart by Dagster's pool as well (see sharing.py).
+frees a lock when its holder dies. Runs on several hosts are kept apart by Dagster's pool (sharing.py), and by a lease
+where their data folder is in object storage (lease.py).
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipelines.errors import AppBusyError, DataFolderError
+from pipelines.lease import Lease
 from pipelines.store import Store, disk_error_text, make_folder
 from pipelines.target import Target
 
@@ -26,8 +28,10 @@ SENDING = "calls are being sent"
 
 
 @contextmanager
-def locked(store: Store, target: Target, *, patience_seconds: float = 0.0) -> Iterator[None]:
-    """Holds the app's locks. Raises AppBusyError when another holder keeps one for `patience_seconds`."""
+def locked(store: Store, target: Target, *, patience_seconds: float = 0.0) -> Iterator[Lease | None]:
+    """Holds the app's locks, and the lease of a data folder in object storage. Raises AppBusyError when another holder
+    keeps one for `patience_seconds`.
+    """
     deadline = time.monotonic() + patience_seconds
     _make_folders(store, target)
     with ExitStack() as held:
@@ -36,7 +40,27 @@ def locked(store: Store, target: Target, *, patience_seconds: float = 0.0) -> It
             held.callback(lock.release)
             since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
             _write(path.with_suffix(".holder"), f"process {os.getpid()} on {socket.gethostname()}, since {since}")
-        yield
+        if store.objects is None:
+            yield None
+        else:
+            lease = Lease(store.objects, f"locks/{target.name}")
+            yield held.enter_context(lease.held(patience_seconds=max(0.0, deadline - time.monotonic())))
+
+
+@contextmanager
+def idle_here(store: Store, target: Target) -> Iterator[bool]:
+    """Whether no run of this machine works in the data folder; while this lasts, none does."""
+    _make_folders(store, target)
+    lock = FileLock(target.data_lock(store), mode=FOR_ALL)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_
 from pipelines.frames import Frame
 from pipelines.live_bar import bar
 from pipelines.mapping import SyncMapping
-from pipelines.push import FrameSet, Push, PushResult
+from pipelines.push import Push
+from pipelines.push_result import FrameSet, PushResult
 from pipelines.resources import Environment, EnvironmentResource, push_pool
 from pipelines.runs import (
     is_from_a_shell,
@@ -168,7 +169,7 @@ def _frame_results(sync: Sync, computed: FrameSet, push: Push) -> Iterator[dg.Ma
         yield dg.MaterializeResult(
             asset_key=key,
             value=computed,
-            metadata=metadata.of_frame(frame, sync.mapping, profiles=profiles, target=push.target) | about,
+            metadata=metadata.of_frame(frame, sync.mapping, profiles=profiles, push=push) | about,
             check_results=[*checks.check_frame(frame, key), checks.check_guards(computed, frame, key, push=push)],
         )
     reasons = {f"rows_{reason}": rows for reason, rows in computed.invalid_by_reason.items()}
@@ -177,7 +178,7 @@ def _frame_results(sync: Sync, computed: FrameSet, push: Push) -> Iterator[dg.Ma
     yield dg.MaterializeResult(
         asset_key=invalid,
         value=computed,
-        metadata=metadata.of_file(computed.invalid_rows, count) | reasons | about,
+        metadata=metadata.of_file(computed.invalid_rows, count, store=push.store) | reasons | about,
         check_results=[checks.check_invalid_rows(computed, invalid)],
     )
 
@@ -190,6 +191,8 @@ def _compute(sync: Sync, current: Environment, manifest: Manifest, push: Push) -
             _prune(sync, current, manifest, run_id=push.run_id)
         folder = current.store.frames(sync.name, push.run_id)
         computed = compute_frame_set(engine, push, manifest, declared=declared, folder=folder, learns=True)
+        # Before the first call: whoever takes over after a loss needs the frame that the ledger speaks of.
+        current.store.publish(computed.invalid_rows, *(frame.path for frame in computed.frames))
         return replace(computed, unsettled_calls=sum(folded.unsettled_calls for folded in taken_over))
 
 
@@ -249,6 +252,7 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
             work = push_of(sync, current, context)
             with current.target.open(current.store.emulator_file(sync.name), sync.mapping.declared()) as client:
                 result = work.run(frames, client)
+            work.publish_emulator()
             # What happened is handed on first, the page for analysts included; that the push stopped is said after it.
             yield from _push_results(sync, work, result)
             if result.cancellation.requested:
@@ -259,7 +263,7 @@ def pushed_attributes(sync: Sync) -> dg.AssetsDefinition:
             if result.stop:
                 raise PushStoppedError(
                     f"The push stopped early. {result.stop.text} What failed or was not sent is in "
-                    f"{result.failed_rows}; the next run goes on from here."
+                    f"{current.store.address(result.failed_rows)}; the next run goes on from here."
                 )
 
     return push
@@ -274,14 +278,14 @@ def _push_results(
     yield dg.MaterializeResult(
         asset_key=sync.key("failed_rows"),
         value=result,
-        metadata=metadata.of_file(result.failed_rows, result.failed_row_count) | about,
+        metadata=metadata.of_file(result.failed_rows, result.failed_row_count, store=work.store) | about,
     )
     yield dg.MaterializeResult(
         asset_key=sync.key("push_calls"),
         value=result,
-        metadata=metadata.of_file(result.push_calls, result.push_call_count) | about,
+        metadata=metadata.of_file(result.push_calls, result.push_call_count, store=work.store) | about,
     )
-    folders = {kind: work.acknowledged(kind).folder for kind in sync.mapping.account_types()}
+    folders = {kind: work.store.address(work.acknowledged(kind).folder) for kind in sync.mapping.account_types()}
     yield dg.MaterializeResult(
         asset_key=acknowledged,
         value=result,
@@ -289,7 +293,10 @@ def _push_results(
         check_results=[checks.check_push(result, acknowledged)],
     )
     page = write_report(work, result)
-    facts: dict[str, Any] = {metadata.URI: str(page.path), "by_reason": dg.MetadataValue.md(report_table(page.groups))}
+    facts: dict[str, Any] = {
+        metadata.URI: work.store.address(page.path),
+        "by_reason": dg.MetadataValue.md(report_table(page.groups)),
+    }
     yield dg.MaterializeResult(
         asset_key=sync.key("failure_report"),
         value=page,

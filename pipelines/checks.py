@@ -16,7 +16,8 @@ from pipelines.frames import Frame
 from pipelines.freshness import Newest, hours, stale_text
 from pipelines.guards import measured
 from pipelines.mapping import SyncMapping
-from pipelines.push import FrameSet, Push, PushResult
+from pipelines.push import Push
+from pipelines.push_result import FrameSet, PushResult
 from pipelines.read_back import SAMPLE_ACCOUNTS, ReadBack, read_back
 from pipelines.resources import Environment, EnvironmentResource
 from pipelines.runs import GUARDS as GUARDS_TAG
@@ -136,8 +137,9 @@ def check_guards(
 
 
 def _how_to_pass(frames: FrameSet, push: Push) -> str:
+    found = push.store.address(frames.invalid_rows)
     return (
-        f"Nothing was sent; what validation found stands in {frames.invalid_rows}. Mend the source; or, if all this is "
+        f"Nothing was sent; what validation found stands in {found}. Mend the source; or, if all this is "
         f"right, let one run pass: `python -m pipelines run {push.sync} --without-guards`, or in Dagster's own page a "
         f'run with the tag {GUARDS_TAG}: "off".'
     )
@@ -238,6 +240,7 @@ def sample_acknowledged(push: Push, current: Environment) -> dict[str, dict[str,
     """At most `SAMPLE_ACCOUNTS` accounts of all that are acknowledged, drawn at random, with what they must hold."""
     expected: dict[str, dict[str, str | None]] = {}
     kinds = list(push.mapping.account_types())
+    push.refresh()
     with (
         current.store.temporary(push.run_id) as folder,
         Engine(folder, memory_limit=current.memory_limit) as engine,

@@ -14,6 +14,7 @@ The tree is grouped by who mends what:
 No text here holds an account, a value, a signature or a key.
 """
 
+from connectors.object_store import ObjectStoreError
 from connectors.profiles.errors import ProfilesError
 from connectors.tencent_push.errors import TencentPushError
 
@@ -50,4 +51,4 @@ class PushStoppedError(SyncError):
     """The push ended early. Every row has its outcome in the failed rows."""
 
 
-EXPECTED_ERRORS: tuple[type[Exception], ...] = (SyncError, ProfilesError, TencentPushError)
+EXPECTED_ERRORS: tuple[type[Exception], ...] = (SyncError, ProfilesError, TencentPushError, ObjectStoreError)

@@ -17,7 +17,8 @@ from pipelines.frames import compute_frames
 from pipelines.guards import count_failed_profiles
 from pipelines.merged_values import count_merged_values
 from pipelines.preflight import check_declared
-from pipelines.push import FrameSet, Push
+from pipelines.push import Push
+from pipelines.push_result import FrameSet
 from pipelines.reasons import Reason
 from pipelines.refusal_memory import rules_of
 

@@ -15,7 +15,9 @@ from connectors.tencent_push.report import SinkReport, WaitCause
 from pipelines.frames import Frame, frame_columns
 from pipelines.freshness import Extraction, Newest, hours
 from pipelines.mapping import SyncMapping
-from pipelines.push import PushResult
+from pipelines.push import Push
+from pipelines.push_result import PushResult
+from pipelines.store import Store
 from pipelines.target import Target
 
 ROW_COUNT, COLUMN_SCHEMA, COLUMN_LINEAGE, URI = (
@@ -73,7 +75,7 @@ def _newness(newest: Newest | None) -> dict[str, Any]:
     return facts
 
 
-def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, target: Target) -> dict[str, Any]:
+def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, push: Push) -> dict[str, Any]:
     """The frame's numbers and its dry run: how many calls it will take, and how long at the quota."""
     set_calls, remove_calls = _calls(frame.set_accounts), _calls(frame.remove_accounts)
     counts = frame.counts
@@ -81,7 +83,7 @@ def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, targe
         ROW_COUNT: frame.rows,
         COLUMN_SCHEMA: column_schema(pq.read_schema(frame.path)),
         COLUMN_LINEAGE: _lineage(frame_columns(mapping, frame.account_type), profiles),
-        URI: str(frame.path),
+        URI: push.store.address(frame.path),
         "profiles": counts.profiles,
         "without_account": counts.without_account,
         "superseded": counts.superseded,
@@ -92,12 +94,12 @@ def of_frame(frame: Frame, mapping: SyncMapping, *, profiles: dg.AssetKey, targe
         "departed_to_remove": counts.departed,
         "set_calls": set_calls,
         "remove_calls": remove_calls,
-        "seconds_at_the_quota": round(max(set_calls, remove_calls) / target.calls_per_second, 1),
+        "seconds_at_the_quota": round(max(set_calls, remove_calls) / push.target.calls_per_second, 1),
         "changed_attributes": dg.MetadataValue.json(dict(frame.changed_attributes)),
     }
 
 
-def of_acknowledged(result: PushResult, folders: dict[AccountType, Path]) -> dict[str, Any]:
+def of_acknowledged(result: PushResult, folders: dict[AccountType, str]) -> dict[str, Any]:
     """Plain numbers under plain names, so that the UI plots them over the runs."""
     reports = list(result.reports.values())
     facts: dict[str, Any] = {
@@ -108,7 +110,7 @@ def of_acknowledged(result: PushResult, folders: dict[AccountType, Path]) -> dic
         "withheld": sum(result.withheld.values()),
         "resent_rows": sum(report.resent_rows for report in reports),
         "slow_downs": sum(report.slow_downs for report in reports),
-        "folders": dg.MetadataValue.json({kind.value: str(folder) for kind, folder in folders.items()}),
+        "folders": dg.MetadataValue.json({kind.value: folder for kind, folder in folders.items()}),
     }
     facts |= result.tally_counts() | _sums_of(reports)
     for kind, report in result.reports.items():
@@ -156,8 +158,8 @@ def _speed_of(report: SinkReport) -> dict[str, int | float]:
     return facts
 
 
-def of_file(path: Path, rows: int) -> dict[str, Any]:
-    return {ROW_COUNT: rows, COLUMN_SCHEMA: column_schema(pq.read_schema(path)), URI: str(path)}
+def of_file(path: Path, rows: int, *, store: Store) -> dict[str, Any]:
+    return {ROW_COUNT: rows, COLUMN_SCHEMA: column_schema(pq.read_schema(path)), URI: store.address(path)}
 
 
 def _calls(rows: int) -> int:

@@ -24,12 +24,12 @@ from pipelines.acknowledged import Generation
 from pipelines.changes import Exceptions, PlannedCalls, planned_calls
 from pipelines.engine import ROW_NUMBER, Engine
 from pipelines.errors import AppBusyError, DataFolderError, EngineError
-from pipelines.failed_rows import latest_before
 from pipelines.frame_sets import Declared, compute_frame_set
 from pipelines.frames import Frame
 from pipelines.guards import measured
-from pipelines.push import FrameSet, Push
+from pipelines.push import Push
 from pipelines.push_progress import duration_text
+from pipelines.push_result import FrameSet
 from pipelines.summary import departed_lines, profiles_text
 
 SAMPLE_CHANGES = 10
@@ -160,6 +160,7 @@ def take_over_leftovers(push: Push, engine: Engine, *, busy: str | None) -> list
             return []
     except AppBusyError as error:
         busy = str(error).partition(";")[0]
+    push.refresh()
     return [f"A push is running: {busy}. What it has acknowledged, but not yet taken over, is in this plan again."]
 
 
@@ -201,7 +202,7 @@ def _refused_again(
         for row in engine.rows(by_code):
             found[lookup(row["code"]).reason.value] += int(row["accounts"])
         rows = rows.anti_join(withheld, rows[ROW_NUMBER] == withheld.number)
-    history = latest_before(push.store.failed_rows(push.sync), run_id=push.run_id, app=push.target.name)
+    history = push.failed_before()
     if history is None or not frame.counts.changed:
         return found
     failed = engine.parquet("plan_failed_before", history)

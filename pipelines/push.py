@@ -4,10 +4,11 @@ The order makes it safe: lock the app, fold what a dead run left, refuse frames 
 write the failed rows, count everything again from what is on disk. Only then is a stopped push raised.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import ibis
@@ -21,15 +22,15 @@ from connectors.tencent_push.ledger import Ledger
 from connectors.tencent_push.outcomes import StopCause
 from connectors.tencent_push.pacing import Quota
 from connectors.tencent_push.protocol import AccountType, Command
+from connectors.tencent_push.published_ledger import STAGED_SECONDS, PublishedLedger
 from connectors.tencent_push.report import Progress, SinkReport
 from connectors.tencent_push.sink import Sink, SinkSettings
-from pipelines.acknowledged import AcknowledgedAttributes, Folded, Generation, Owner
-from pipelines.app_lock import locked, sending
-from pipelines.cancellation import Cancellation, deferred_signals
+from pipelines.acknowledged import AcknowledgedAttributes, Folded, Owner, frame_files
+from pipelines.app_lock import idle_here, locked, sending
+from pipelines.cancellation import deferred_signals
 from pipelines.changes import (
     Exceptions,
     FrameChanges,
-    PlannedCalls,
     acknowledged_since,
     lonely_in,
     numbers_by_command,
@@ -41,76 +42,19 @@ from pipelines.engine import Engine
 from pipelines.errors import DataFolderError
 from pipelines.failed_rows import RunFacts, latest_before, write_failed_rows
 from pipelines.frames import Frame
+from pipelines.lease import Holding
 from pipelines.mapping import SyncMapping
 from pipelines.push_calls import PushCallWriter
 from pipelines.push_progress import PROGRESS_SECONDS, Bar, ProgressTeller
+from pipelines.push_result import FrameSet, PushResult
 from pipelines.refusal_memory import Withheld
 from pipelines.refusals import RefusalWriter, not_attempted, refused_before
+from pipelines.remote_state import RemoteState
 from pipelines.store import Store
-from pipelines.tally import Tally, tally_of
+from pipelines.tally import tally_of
 from pipelines.target import Target
 
 _CANCELLED = StopCause(None, Reason.RUN_STOPPED, "The run was cancelled.")
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSet:
-    """The frames of one run, as they are handed from the step that computed them to the step that pushes them.
-
-    `rules` is a digest, per account type, of what else than its values decides whether a row is refused.
-    `failed_profiles` are those in which validation found an error, `merged_values` per attribute the texts that stand
-    for several values since these were cut.
-    """
-
-    run_id: str
-    target: str
-    computed_at: datetime
-    frames: tuple[Frame, ...]
-    invalid_rows: Path
-    invalid_by_reason: Mapping[str, int]
-    invalid_found: int
-    generations: Mapping[AccountType, Generation]
-    rules: Mapping[AccountType, str]
-    unsettled_calls: int = 0  # of pushes that were cut off, taken over before the frames were computed
-    failed_profiles: Mapping[AccountType, int] = field(default_factory=dict)
-    merged_values: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class PushResult:
-    """All of one push, counted from the files that it left. `stop` says why it ended early, if it did.
-
-    `withheld` counts requests that were not sent since the very same was refused before; they are among the rejected.
-    `planned` is what the frames let expect before the first call.
-    """
-
-    frames: FrameSet
-    tallies: dict[AccountType, Tally] = field(default_factory=dict)
-    reports: dict[AccountType, SinkReport] = field(default_factory=dict)
-    planned: dict[AccountType, PlannedCalls] = field(default_factory=dict)
-    passed_over: dict[AccountType, int] = field(default_factory=dict)
-    withheld: dict[AccountType, int] = field(default_factory=dict)
-    unsettled_calls: int = 0
-    failed_rows: Path = Path()
-    failed_row_count: int = 0
-    invalid_row_count: int = 0
-    refusal_count: int = 0
-    push_calls: Path = Path()
-    push_call_count: int = 0
-    stop: StopCause | None = None
-    cancellation: Cancellation = field(default_factory=Cancellation)
-
-    @property
-    def is_conserved(self) -> bool:
-        """Whether every change has its outcome, and every failed row reached the file."""
-        whole = self.failed_row_count == self.invalid_row_count + self.refusal_count
-        return whole and all(tally.is_conserved for tally in self.tallies.values())
-
-    def tally_counts(self) -> dict[str, int]:
-        """Every number of the tallies by a name of its own, for metadata."""
-        return {
-            f"{kind}_{name}": count for kind, tally in self.tallies.items() for name, count in asdict(tally).items()
-        }
 
 
 @dataclass(slots=True)
@@ -161,18 +105,54 @@ class Push:
     patience_seconds: float = 0.0  # how long to wait while another run holds the app
     replay: bool = False  # what was refused for good before is sent once more
     without_guards: bool = False  # somebody lets this run pass, whatever its guards find
+    holding: Holding = field(default_factory=Holding)
 
     def acknowledged(self, kind: AccountType) -> AcknowledgedAttributes:
         owner = Owner(self.target.host, self.target.sdkappid, self.sync, kind)
-        return AcknowledgedAttributes(self.store.acknowledged(self.target.name, self.sync, kind), owner)
+        folder = self.store.acknowledged(self.target.name, self.sync, kind)
+        return AcknowledgedAttributes(folder, owner, remote=self._remote(folder))
 
-    def locked(self) -> AbstractContextManager[None]:
-        """The app's lock, waited for as long as this run has patience."""
-        return locked(self.store, self.target, patience_seconds=self.patience_seconds)
+    def _remote(self, folder: Path) -> RemoteState | None:
+        if self.store.objects is None:
+            return None
+        return RemoteState(self.store.objects, self.store.key(folder), folder, require_held=self.holding.require_held)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The app's lock, waited for as long as this run has patience; what is acknowledged is up to date then."""
+        with locked(self.store, self.target, patience_seconds=self.patience_seconds) as lease:
+            self.holding.lease = lease
+            try:
+                self._pull()
+                yield
+            finally:
+                self.holding.lease = None
+
+    def refresh(self) -> None:
+        """For who only reads: what is acknowledged is up to date, unless a run of this machine is at work on it."""
+        if self.store.objects is not None:
+            with idle_here(self.store, self.target) as is_idle:
+                if is_idle:
+                    self._pull()
+
+    def _pull(self) -> None:
+        for kind in self.mapping.account_types():
+            remote = self.acknowledged(kind).remote
+            if remote is not None:
+                remote.pull()
+
+    def failed_before(self) -> Path | None:
+        """The failed rows of the newest other run against the same app."""
+        folder = self.store.failed_rows(self.sync)
+        find = partial(latest_before, folder, run_id=self.run_id, app=self.target.name)
+        return self.store.fetch_days(folder, until=find)
 
     def require_emulator(self) -> None:
         """Raise when the embedded emulator's app is gone while this sync remembers what it acknowledged."""
         file = self.store.emulator_file(self.sync)
+        if self.target.is_emulator:
+            self.refresh()
+            self.store.fetch(file)
         known = [self.acknowledged(kind) for kind in self.mapping.account_types()]
         if self.target.is_emulator and not file.exists() and any(each.current().number for each in known):
             raise DataFolderError(
@@ -180,12 +160,18 @@ class Push:
                 f"{known[0].folder.parent} as well to begin anew"
             )
 
+    def publish_emulator(self) -> None:
+        """So that the embedded emulator's app goes on elsewhere, too; what a killed push sent it is not in it there."""
+        if self.target.is_emulator:
+            self.store.publish(self.store.emulator_file(self.sync))
+
     def fold_leftovers(self, engine: Engine) -> list[Folded]:
         """Take over what runs recorded that died in their push, so that nothing acknowledged is forgotten."""
         folded = []
         for kind in self.mapping.account_types():
             acknowledged = self.acknowledged(kind)
             for ledger in acknowledged.leftover_ledgers():
+                self.store.fetch(*frame_files(ledger, root=self.store.root))
                 folded.append(acknowledged.fold(engine, ledger, root=self.store.root))
                 self.report(
                     f"{kind}: an earlier push was cut off; {folded[-1].acknowledged:,} changes that it had "
@@ -200,6 +186,7 @@ class Push:
         SIGINT and SIGTERM stop it in good order: the calls in flight are settled, what was not sent is written down.
         """
         self._require_same_target(frames)
+        self.store.fetch(frames.invalid_rows, *(frame.path for frame in frames.frames))
         result, stop = PushResult(frames, unsettled_calls=frames.unsettled_calls), _Stop()
         with (
             self.locked(),
@@ -290,7 +277,7 @@ class Push:
             "rules": frames.rules[frame.account_type],
         }
         with (
-            closing(Ledger.open(ledger, header)) as opened,
+            closing(self._opened(ledger, header, kind=frame.account_type)) as opened,
             Sink(
                 work.client,
                 opened,
@@ -307,11 +294,20 @@ class Push:
             work.stop.now(sink.report.stop)
         return sink.report
 
+    def _opened(self, path: Path, header: Mapping[str, str], *, kind: AccountType) -> Ledger | PublishedLedger:
+        """A ledger that is published while it grows, where the data folder is in object storage."""
+        ledger, remote = Ledger.open(path, header), self.acknowledged(kind).remote
+        if remote is None:
+            return ledger
+        publish = partial(remote.publish_segment, path.name)
+        return PublishedLedger(ledger, publish, require_valid=self.holding.require_held)
+
     def _settings(self, frames: FrameSet, kind: AccountType) -> SinkSettings:
         """The guard on failures does not apply to a first run, where everything is new, nor to one that is let pass."""
         is_exempt = self.without_guards or frames.generations[kind].number == 0
         fraction = None if is_exempt else self.mapping.guards.max_failed_fraction
-        return SinkSettings(max_failed_fraction=fraction, progress_seconds=PROGRESS_SECONDS)
+        settings = SinkSettings(max_failed_fraction=fraction, progress_seconds=PROGRESS_SECONDS)
+        return settings if self.store.objects is None else replace(settings, staged_seconds=STAGED_SECONDS)
 
     def _tell_withheld(self, requests: int, kind: AccountType) -> None:
         if requests:
@@ -350,8 +346,9 @@ class Push:
             invalid_rows=frames.invalid_rows,
             refused=refused,
             frames={frame.account_type: frame.path for frame in frames.frames},
-            history=latest_before(self.store.failed_rows(self.sync), run_id=self.run_id, app=self.target.name),
+            history=self.failed_before(),
         )
+        self.store.publish(path, result.push_calls)
 
     def _require_same_target(self, frames: FrameSet) -> None:
         if frames.target != self.target.name:

@@ -3,6 +3,7 @@
 What it makes is plain and knows nothing of Dagster.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from platformdirs import user_cache_path
 
+from connectors.object_store import ObjectStore
 from connectors.tencent_push.errors import SettingsError
 from connectors.tencent_push.settings import calls_per_second_from, settings_from
-from pipelines.errors import ConfigurationError, DataFolderError
+from pipelines.errors import ConfigurationError
 from pipelines.runs import POOL_PREFIX
 from pipelines.sharing import shared
-from pipelines.store import Store
+from pipelines.store import APPLICATION, Store
 from pipelines.target import Target
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[1]
 DATA = "ATTRIBUTE_SYNC_DATA"
+WORK = "ATTRIBUTE_SYNC_WORK"
 MEMORY = "ATTRIBUTE_SYNC_MEMORY"
 
 
@@ -35,20 +39,29 @@ class Environment:
 
 
 def environment_from(environ: Mapping[str, str], *, base: Path = PROJECT_FOLDER) -> Environment:
-    """Raises SettingsError, ConfigurationError or DataFolderError for a variable that cannot be used.
+    """Raises SettingsError, ConfigurationError or ObjectStoreError for a variable that cannot be used.
 
     Nothing is opened or created. `base` is where the default data folder stands.
     """
     settings = settings_from(environ)
     target = Target(settings=settings, calls_per_second=calls_per_second_from(environ))
-    data = environ.get(DATA, "").strip()
-    if "://" in data:
-        raise DataFolderError(f"{DATA} is {data!r}; it must be a folder on this machine")
+    store = _store_from(environ, base=base)
     memory = environ.get(MEMORY, "").strip() or "1GB"
     if not re.fullmatch(r"\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)", memory):
         raise ConfigurationError(f"{MEMORY} is {memory!r}; write a size such as 1GB or 512MB")
-    store = Store(Path(data).expanduser().absolute() if data else base / "data")
     return Environment(target=target, store=store, memory_limit=memory)
+
+
+def _store_from(environ: Mapping[str, str], *, base: Path) -> Store:
+    """A folder, or object storage with a folder to work in."""
+    data, work = environ.get(DATA, "").strip(), environ.get(WORK, "").strip()
+    if "://" not in data:
+        return Store(Path(data).expanduser().absolute() if data else base / "data")
+    objects = ObjectStore(data, environ)
+    place = Path(work).expanduser().absolute() if work else user_cache_path(APPLICATION) / "work"
+    # One folder per address: what one data folder acknowledged is no copy of another one's.
+    digest = hashlib.sha256(str(objects).encode()).hexdigest()[:8]
+    return Store(place / f"{objects.location.bucket}-{digest}", objects)
 
 
 def push_pool(environ: Mapping[str, str] = os.environ) -> str:

@@ -3,6 +3,7 @@
 A part is a whole Parquet file that is never changed; in which order they count is told by the caller.
 """
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +21,11 @@ _PART = "__part"
 
 
 def part_name(parts: Sequence[Path]) -> str:
-    """The name of the part after these. Numbers rise, so that no name stands for two contents."""
-    last = max((int(part.stem.rsplit("-", 1)[1]) for part in parts), default=0)
-    return f"part-{last + 1:08d}.parquet"
+    """The name of the part after these. Numbers rise, and chance tells apart what two hosts write: no name ever stands
+    for two contents.
+    """
+    last = max((int(part.stem.split("-")[1]) for part in parts), default=0)
+    return f"part-{last + 1:08d}-{secrets.token_hex(4)}.parquet"
 
 
 def read_parts(engine: Engine, name: str, parts: Sequence[Path], *, believed: bool) -> ir.Table:

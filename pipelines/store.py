@@ -12,31 +12,80 @@
     <data>/temporary/<run>-*/                                      the engine's spill area, gone after the run
 
 Nothing here knows what the files mean. A file is written beside its name and renamed, so that a name always stands
-for a whole file.
+for a whole file. A data folder in object storage has the same names; the folder here is then a place to work in, whose
+files are published when they are whole.
 """
 
 import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from connectors.object_store import Listed, Objects
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import DataFolderError
 
 APPLICATION = "tencent-push-attribute-sync"  # names the folder of this user's own files
+KEPT_HERE = ("profiles", "plans", "temporary")  # what is of use on the machine that made it, and nowhere else
 KEPT_RUNS = 3  # frames and extracted profiles of older runs are removed
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The data folder of one installation."""
+    """The data folder of one installation: `root`, or what `objects` holds, of which `root` is a copy in parts."""
 
     root: Path
+    objects: Objects | None = None
+
+    def __str__(self) -> str:
+        return str(self.root if self.objects is None else self.objects)
+
+    def key(self, path: Path) -> str:
+        """The name of a file or folder below the data folder."""
+        return path.relative_to(self.root).as_posix()
+
+    def address(self, path: Path) -> str:
+        """Where others find the file or folder."""
+        if self.objects is None or self.key(path).partition("/")[0] in KEPT_HERE:
+            return str(path)
+        return f"{self.objects}/{self.key(path)}"
+
+    def publish(self, *files: Path) -> None:
+        """Others can read these files from now on. Raises ObjectStoreError."""
+        for file in files:
+            if self.objects is not None:
+                self.objects.put(self.key(file), file)
+
+    def fetch(self, *files: Path) -> None:
+        """Files that another machine wrote are here now, unless there are none. Raises ObjectStoreError."""
+        for file in files:
+            if self.objects is not None and not file.exists():
+                listed = {each.key: each for each in self.objects.list(self.key(file.parent))}
+                self._download([listed[key] for key in [self.key(file)] if key in listed])
+
+    def fetch_days(self, folder: Path, *, until: Callable[[], Path | None]) -> Path | None:
+        """What `until` finds among the files of `folder/date=<day>/`, the newest days first."""
+        if self.objects is not None:
+            listed = [each for each in self.objects.list(self.key(folder)) if "/date=" in each.key]
+            days = {each.key.rpartition("/")[0].rpartition("/")[2] for each in listed}
+            for day in sorted(days, reverse=True):
+                self._download([each for each in listed if f"/{day}/" in each.key])
+                found = until()
+                if found is not None and found.parent.name >= day:
+                    return found
+        return until()
+
+    def _download(self, listed: Iterable[Listed]) -> None:
+        for each in listed:
+            file = self.root / each.key
+            if self.objects is not None and not file.exists():
+                with whole_file(file) as beside:
+                    self.objects.download(each, beside)
 
     def profiles(self, sync: str, run: str) -> Path:
         return self.root / "profiles" / f"sync={sync}" / f"run={run}"
@@ -90,6 +139,20 @@ class Store:
         kept = {*needed, *(f"run={ledger.stem}" for ledger in ledgers)}
         for kind in ("profiles", "frames"):
             _remove_oldest(self.root / kind / f"sync={sync}", keep=keep, kept=kept)
+        if self.objects is not None:
+            self._prune_objects(self.objects, sync, keep=keep, kept=kept)
+
+    def _prune_objects(self, objects: Objects, sync: str, *, keep: int, kept: Collection[str]) -> None:
+        """Of the frames, as `prune` does; a ledger may be of another target, whose copy is not here."""
+        runs: dict[str, float] = {}
+        frames = objects.list(f"frames/sync={sync}")
+        for each in frames:
+            run = each.key.split("/")[2]
+            runs[run] = max(runs.get(run, 0.0), each.modified_at)
+        ledgers = [each.key.split("/")[4] for each in objects.list("acknowledged") if ".ledger/" in each.key]
+        newest = sorted(runs, key=lambda run: runs[run], reverse=True)[:keep]
+        stay = {*kept, *newest, *(f"run={name.removesuffix('.ledger')}" for name in ledgers)}
+        objects.delete([each.key for each in frames if each.key.split("/")[2] not in stay])
 
     def prune_plans(self, sync: str) -> None:
         """Remove the frames of old dry runs, which nothing needs, so that one more makes `KEPT_RUNS`."""

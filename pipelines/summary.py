@@ -3,7 +3,7 @@
 Counts, reasons and places only; accounts and values stand in the failed rows alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,9 @@ from connectors.tencent_push.report import SinkReport
 from pipelines.changes import PlannedCalls
 from pipelines.engine import Engine
 from pipelines.frames import Counts, Frame
-from pipelines.push import Push, PushResult
+from pipelines.push import Push
 from pipelines.push_progress import SHORTEST_RATE_SECONDS
+from pipelines.push_result import PushResult
 from pipelines.store import whole_file
 
 
@@ -68,11 +69,18 @@ def write_report(push: Push, result: PushResult) -> Report:
     target = push.target.title
     with whole_file(path) as beside:
         page = report_page(
-            push.sync, target, run=push.run_id, started=push.run_started_at, pushed=result, groups=groups
+            push.sync,
+            target,
+            run=push.run_id,
+            started=push.run_started_at,
+            pushed=result,
+            groups=groups,
+            address=push.store.address,
         )
         beside.write_text(page, encoding="utf-8")
-    text = summary_text(push.sync, target, pushed=result, groups=groups)
-    return Report(path, f"{text}\n  report          {path}", tuple(groups))
+    push.store.publish(path)
+    text = summary_text(push.sync, target, pushed=result, groups=groups, address=push.store.address)
+    return Report(path, f"{text}\n  report          {push.store.address(path)}", tuple(groups))
 
 
 def failed_groups(engine: Engine, failed_rows: Path) -> list[FailedGroup]:
@@ -91,7 +99,14 @@ def failed_groups(engine: Engine, failed_rows: Path) -> list[FailedGroup]:
     return sorted(groups, key=lambda group: (group.severity, -group.rows, group.reason))
 
 
-def summary_text(sync: str, target: str, *, pushed: PushResult, groups: list[FailedGroup]) -> str:
+def summary_text(
+    sync: str,
+    target: str,
+    *,
+    pushed: PushResult,
+    groups: list[FailedGroup],
+    address: Callable[[Path], str] = str,
+) -> str:
     """A few lines: profiles, frames, changes, calls, acknowledged, failed by reason, where the files are."""
     lines = [f"Sync {sync} to {target}"]
     for frame in pushed.frames.frames:
@@ -111,9 +126,9 @@ def summary_text(sync: str, target: str, *, pushed: PushResult, groups: list[Fai
     if groups:
         lines.append("  failed rows by reason")
         lines += [_group_line(group) for group in groups]
-    lines.append(f"  failed rows     {pushed.failed_rows}")
-    lines.append(f"  push calls      {pushed.push_calls}")
-    lines += [f"  frame           {frame.path}" for frame in pushed.frames.frames]
+    lines.append(f"  failed rows     {address(pushed.failed_rows)}")
+    lines.append(f"  push calls      {address(pushed.push_calls)}")
+    lines += [f"  frame           {address(frame.path)}" for frame in pushed.frames.frames]
     return "\n".join(lines)
 
 
@@ -192,7 +207,14 @@ def _group_line(group: FailedGroup) -> str:
 
 
 def report_page(
-    sync: str, target: str, *, run: str, started: datetime, pushed: PushResult, groups: list[FailedGroup]
+    sync: str,
+    target: str,
+    *,
+    run: str,
+    started: datetime,
+    pushed: PushResult,
+    groups: list[FailedGroup],
+    address: Callable[[Path], str] = str,
 ) -> str:
     """The analysts' page as HTML; everything that comes from outside is escaped."""
     environment = jinja2.Environment(
@@ -206,6 +228,7 @@ def report_page(
         started=f"{started:%Y-%m-%d %H:%M (UTC%z)}",
         frames=pushed.frames,
         pushed=pushed,
+        failed_rows=address(pushed.failed_rows),
         calls=[(frame.account_type, calls_text(pushed.reports[frame.account_type])) for frame in pushed.frames.frames],
         plans=[(frame.account_type, plan_against_actual(pushed, frame.account_type)) for frame in pushed.frames.frames],
         departed=any(frame.departed for frame in pushed.frames.frames),

@@ -52,6 +52,7 @@ class Verified:
     read: int
     matching: int
     differences: Path
+    differences_address: str  # for people; elsewhere than the file where the data folder is in object storage
     adopted_at: str | None
 
     @property
@@ -99,6 +100,7 @@ def verify(
                 writer.write_table(_differences(found, expected, kind))
                 read, matching = read + found.sampled, matching + found.matching
                 on_read(read)
+    push.store.publish(path)
     adopted = [moment for kind in counts if (moment := adopted_at(push.acknowledged(kind)))]
     return Verified(
         sync=push.sync,
@@ -107,6 +109,7 @@ def verify(
         read=read,
         matching=matching,
         differences=path,
+        differences_address=push.store.address(path),
         adopted_at=max(adopted, default=None),
     )
 
@@ -195,7 +198,7 @@ def _lines(verified: Verified) -> Iterator[str]:
     if verified.adopted_at:
         yield f"  adopted {verified.adopted_at}: what no run has sent is known from that alone"
     if verified.differing:
-        yield f"  differing       {verified.differences}"
+        yield f"  differing       {verified.differences_address}"
         yield (
             "  Something else changes the app, its data were reset, or what was adopted was not there. To send "
             "everything, remove this sync's folder in the data folder's acknowledged/target=..., then run again"

@@ -19,7 +19,7 @@ from pipelines.assets import Sync
 from pipelines.attribute_sync import build_definitions
 from pipelines.definitions import SHARED
 from pipelines.mapping import mapping_from
-from pipelines.push import PushResult
+from pipelines.push_result import PushResult
 
 EXAMPLE = Path(__file__).parents[1] / "pipelines/defs/example/defs.yaml"
 

@@ -22,6 +22,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     f"{PUSH}.settings": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors", "client")),
     f"{PUSH}.outcomes": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors")),
     f"{PUSH}.ledger": tuple(f"{PUSH}.{name}" for name in ("protocol", "errors")),
+    f"{PUSH}.published_ledger": tuple(f"{PUSH}.{name}" for name in ("errors", "ledger")),
     f"{PUSH}.__main__": (f"{PUSH}.*",),
     f"{PUSH}.emulator*": (f"{PUSH}.protocol", f"{PUSH}.usersig", f"{PUSH}.emulator*"),
     # the sink and the parts that it is made of: everything beside them but the emulator and the settings
@@ -31,6 +32,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
                      "report", "settling", "stop_rules", "telling", "sink")
     ),
     "connectors.profiles*": ("connectors.profiles*",),
+    "connectors.object_store": (),
     "connectors": (),
     "pipelines*": ("pipelines*", "connectors*"),
 }  # fmt: skip
@@ -45,6 +47,7 @@ CONFINED: Mapping[str, tuple[str, ...]] = {
     "adbc_driver_postgresql": ("connectors.profiles.*",),
     "pymysql": ("connectors.profiles.mysql",),
     "sqlite3": ("connectors.profiles.sqlite_files", "connectors.tencent_push.*", "pipelines*"),
+    "obstore": ("connectors.object_store",),
     "ibis": ("pipelines*",),
     "rich": ("pipelines.live_bar",),
     "pytest": (),
@@ -61,7 +64,7 @@ WITHOUT_DAGSTER = tuple(
                  "push", "read_back", "reasons", "store", "summary", "target", "values", "yaml_lines", "sample_*",
                  "app_lock", "cancellation", "changes", "live_bar", "push_calls", "push_progress", "refusal_memory",
                  "refusals", "tally", "guards", "frame_sets", "plan", "adopt", "verify", "forgetting",
-                 "near_accounts", "merged_values", "freshness")
+                 "near_accounts", "merged_values", "freshness", "lease", "remote_state", "push_result")
 )  # fmt: skip
 
 

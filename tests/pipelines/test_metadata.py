@@ -13,12 +13,12 @@ from connectors.tencent_push.protocol import AccountType, Command
 from connectors.tencent_push.report import SinkReport, WaitCause
 from pipelines import metadata
 from pipelines.changes import PlannedCalls
-from pipelines.push import FrameSet, PushResult
+from pipelines.push_result import FrameSet, PushResult
 from pipelines.tally import Tally
 from pipelines.target import Target
 
 USER, DEVICE = AccountType.USER_ID, AccountType.REGISTRATION_ID
-FOLDERS = {USER: Path("/data/user_id"), DEVICE: Path("/data/registration_id")}
+FOLDERS = {USER: "/data/user_id", DEVICE: "/data/registration_id"}
 
 
 def report() -> SinkReport:

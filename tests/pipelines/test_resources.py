@@ -5,8 +5,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from connectors.object_store import ObjectStoreError
 from connectors.tencent_push.errors import SettingsError
-from pipelines.errors import ConfigurationError, DataFolderError
+from pipelines.errors import ConfigurationError
 from pipelines.resources import PROJECT_FOLDER, EnvironmentResource, environment_from, filled_in, push_pool
 
 CREDENTIALS = {
@@ -54,9 +55,25 @@ def test_the_data_folder_is_absolute(data: str, root: Path) -> None:
     assert environment_from({"ATTRIBUTE_SYNC_DATA": data}, base=Path("/base")).store.root == root
 
 
-def test_an_address_is_no_data_folder() -> None:
-    with pytest.raises(DataFolderError, match="ATTRIBUTE_SYNC_DATA is 's3://lake/sync'; it must be a folder on this"):
-        environment_from({"ATTRIBUTE_SYNC_DATA": "s3://lake/sync"})
+def test_an_address_is_a_data_folder_with_a_place_to_work_in(tmp_path: Path) -> None:
+    """One for each address, so that what is acknowledged in one is never taken for the other's."""
+    stores = {
+        address: environment_from({"ATTRIBUTE_SYNC_DATA": address, "ATTRIBUTE_SYNC_WORK": str(tmp_path)}).store
+        for address in ("s3://lake/sync", "s3://lake/sync2", "s3://lake", "gs://lake/sync")
+    }
+    assert {str(store): store.root.parent for store in stores.values()} == dict.fromkeys(stores, tmp_path)
+    assert len({store.root for store in stores.values()}) == len(stores)
+    assert (
+        environment_from({"ATTRIBUTE_SYNC_DATA": "s3://lake/sync/"}).store.root.name
+        == stores["s3://lake/sync"].root.name
+    )
+    assert environment_from({"ATTRIBUTE_SYNC_DATA": "s3://lake/sync"}).store.root.is_absolute()
+
+
+def test_an_address_that_leads_nowhere_is_told_without_its_secrets() -> None:
+    with pytest.raises(ObjectStoreError, match="Credentials and endpoints come from the environment") as caught:
+        environment_from({"ATTRIBUTE_SYNC_DATA": "s3://planted:planted@lake/sync"})
+    assert "planted" not in str(caught.value)
 
 
 @pytest.mark.parametrize("memory", ["1GB", "512MB", "1.5 GiB", "100 KB", "2TB"])

@@ -12,6 +12,7 @@ import pytest
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import DataFolderError
 from pipelines.store import Store, disk_error_text, disk_errors, make_folder, whole_file
+from tests.memory_objects import MemoryObjects
 
 
 @pytest.fixture
@@ -177,3 +178,65 @@ def test_what_this_run_needs_is_kept_whatever_the_clock_says(store: Store) -> No
 def test_pruning_a_sync_that_never_ran_does_nothing(store: Store) -> None:
     store.prune("s")
     assert not store.root.exists()
+
+
+def elsewhere(store: Store, objects: MemoryObjects, host: str) -> Store:
+    """The same data folder, on another machine."""
+    return Store(store.root.with_name(host), objects)
+
+
+def test_what_is_published_is_fetched_elsewhere_once(store: Store) -> None:
+    objects = MemoryObjects()
+    here, there = elsewhere(store, objects, "here"), elsewhere(store, objects, "there")
+    file = here.frames("s", "r1") / "user_id.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"rows")
+    here.publish(file)
+    copy = there.frames("s", "r1") / "user_id.parquet"
+    there.fetch(copy, there.frames("s", "r2") / "user_id.parquet")
+    assert copy.read_bytes() == b"rows"
+    assert names(there.root / "frames" / "sync=s") == ["run=r1"], "what is nowhere is not made"
+    copy.write_bytes(b"mine")
+    there.fetch(copy)
+    assert copy.read_bytes() == b"mine"
+
+
+def test_people_are_told_where_others_find_a_file(store: Store) -> None:
+    shared = elsewhere(store, MemoryObjects(), "here")
+    failed = shared.failed_rows("s")
+    assert shared.address(failed) == f"{shared}/failed_rows/sync=s"
+    assert shared.address(shared.plan("s", "r1")) == str(shared.plan("s", "r1")), "plans stay where they are made"
+    assert store.address(store.failed_rows("s")) == str(store.failed_rows("s"))
+
+
+def test_the_newest_days_are_fetched_until_one_has_what_is_wanted(store: Store) -> None:
+    objects = MemoryObjects()
+    shared = elsewhere(store, objects, "here")
+    folder = shared.failed_rows("s")
+    for day in ("2026-11-18", "2026-11-19", "2026-11-20", "2026-11-21"):
+        objects.put(f"failed_rows/sync=s/date={day}/{day}.parquet", b"")
+    (folder / "date=2026-11-18").mkdir(parents=True)
+    (folder / "date=2026-11-18/2026-11-18.parquet").write_bytes(b"")  # known here already, and older than another's
+
+    def of_this_app() -> Path | None:
+        mine = ("2026-11-18", "2026-11-20")
+        return max((path for path in folder.glob("date=*/*.parquet") if path.stem in mine), default=None)
+
+    found = shared.fetch_days(folder, until=of_this_app)
+    assert found == folder / "date=2026-11-20/2026-11-20.parquet"
+    assert names(folder) == ["date=2026-11-18", "date=2026-11-20", "date=2026-11-21"], "what is older stays there"
+    assert shared.fetch_days(shared.failed_rows("other"), until=lambda: None) is None
+
+
+def test_frames_of_old_runs_go_elsewhere_too_but_for_those_that_a_ledger_needs(store: Store) -> None:
+    objects = MemoryObjects()
+    shared = elsewhere(store, objects, "here")
+    for number in range(6):
+        objects.put(f"frames/sync=s/run=r{number}/user_id.parquet", b"")
+        objects.put(f"frames/sync=other/run=r{number}/user_id.parquet", b"")
+        objects.times[f"frames/sync=s/run=r{number}/user_id.parquet"] = number
+    objects.put("acknowledged/target=another/sync=s/account_type=user_id/r0.ledger/00000001", b"")
+    shared.prune("s", keep=2, needed={"run=r2"})
+    kept = {key.split("/")[2] for key in objects.contents if key.startswith("frames/sync=s/")}
+    assert kept == {"run=r0", "run=r2", "run=r4", "run=r5"}
+    assert len([key for key in objects.contents if key.startswith("frames/sync=other/")]) == 6

@@ -18,7 +18,8 @@ from pipelines.changes import PlannedCalls
 from pipelines.engine import Engine
 from pipelines.failed_rows import SCHEMA
 from pipelines.frames import Counts, Frame
-from pipelines.push import FrameSet, Push, PushResult
+from pipelines.push import Push
+from pipelines.push_result import FrameSet, PushResult
 from pipelines.store import Store
 from pipelines.summary import FailedGroup, failed_groups, report_page, report_table, summary_text, write_report
 from pipelines.tally import Tally

@@ -15,7 +15,8 @@ from pipelines.adopt import adopt
 from pipelines.engine import file_list, identifier
 from pipelines.frame_sets import compute_frame_set, declared_attributes, opened_engine
 from pipelines.mapping import mapping_from
-from pipelines.push import FrameSet, Push
+from pipelines.push import Push
+from pipelines.push_result import FrameSet
 from pipelines.resources import DATA, MEMORY, environment_from
 from tests.benchmarks.transform.inputs import SYNC
 from tests.benchmarks.transform.task import Meter, Task
