@@ -198,6 +198,7 @@ PLANTED = [
     ("connectors.profiles.storage_faults", "import dagster", "imports dagster"),
     ("connectors.profiles.staging", "from pipelines.source_rows import FILE", "imports pipelines.source_rows"),
     ("connectors.profiles.extract_folder", "from pipelines.store import Store", "imports pipelines.store"),
+    ("connectors.profiles.extract_writer", "import duckdb", "imports duckdb"),
     ("pipelines.freshness", "import dagster", "imports dagster"),
     ("pipelines.triggers", "from pipelines.definitions import SHARED", "imports pipelines.definitions"),
     ("pipelines.source_options", "import duckdb", "imports duckdb"),
