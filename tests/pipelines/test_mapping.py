@@ -149,7 +149,7 @@ BOTH = {
 MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     ("no source", small(source=None), "source", "Field required"),
     ("two sources", small(source={"parquet": "p", "warehouse": {"uri": "u", "query": "q"}}), "source",
-     "name exactly one source: parquet or warehouse"),
+     "name exactly one source: parquet, warehouse, delta or iceberg"),
     ("storage of a path", small(source={"parquet": "p", "storage": {"region": "r"}}), "source", "parquet names none"),
     ("a secret in storage", small(source={"parquet": "s3://b/p", "storage": {"secret_key": "geheim"}}),
      "source.storage", "storage holds endpoint, region, virtual_host_style, anonymous; credentials never stand in the"),
@@ -159,7 +159,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
      "Credentials come from the environment"),
     ("a signed address", small(source={"parquet": "s3://b/p?X-Amz-Signature=geheim"}), "source", "has parameters"),
     ("an unknown address", small(source={"parquet": "ftp://b/p"}), "source", "ftp:// is no address"),
-    ("neither source", small(source={}), "source", "name exactly one source: parquet or warehouse"),
+    ("neither source", small(source={}), "source", "name exactly one source: parquet, warehouse, delta or iceberg"),
     ("empty list", small(source={"parquet": []}), "source", "parquet names no file, glob or folder"),
     ("empty path", small(source={"parquet": ""}), "source", "parquet names no file, glob or folder"),
     ("neither query nor table", small(source={"warehouse": {"uri": "u"}}), "source.warehouse",
