@@ -52,7 +52,7 @@ def extract_profiles(
     require_variables(mapping, yaml_file)
     source, columns = mapping.source, mapping.columns()
     if partition and source.kind is not SourceKind.PARQUET:
-        raise ConfigurationError(f"{_line(yaml_file, source.kind)}: {no_partitions(source.kind)}; got {partition!r}")
+        raise ConfigurationError(f"{_line(yaml_file, source.kind)}: {no_partitions(source.kind, partition)}")
     storage = object_storage(mapping)
     try:
         if source.warehouse is not None:
@@ -103,11 +103,12 @@ def open_table(mapping: SyncMapping, base: Path, *, storage: ObjectStorage) -> L
     raise ValueError(f"{mapping.source.kind} is no table")
 
 
-def no_partitions(kind: SourceKind) -> str:
-    """Why there is nothing to choose from."""
+def no_partitions(kind: SourceKind, name: str | None = None) -> str:
+    """Why there is nothing to choose from, `name` being what was asked for."""
+    has_none = f"has no partition {name!r}" if name else "has no partitions of files"
     if kind is SourceKind.WAREHOUSE:
-        return "a warehouse has no partitions of files; choose rows in its query"
-    return "a table is read whole; choose profiles with `where`, or read a view of it through a warehouse"
+        return f"a warehouse {has_none}; choose rows in its query"
+    return f"a table {has_none}, it is read whole; choose profiles with `where`"
 
 
 def _line(yaml_file: Path, kind: SourceKind) -> str:

@@ -20,7 +20,9 @@ def _delta(value: object) -> object:
     return {"table": value} if isinstance(value, str) else value
 
 
-_SECRET = re.compile(r"password|secret|token|credential|(access|account|shared)[-_.]key|sas|passphrase", re.IGNORECASE)
+_SECRET = re.compile(
+    r"password|passphrase|secret|token|credential|(access|account|shared)[-_.]key|(^|[.-])sas", re.IGNORECASE
+)
 
 
 class Iceberg(Strict):

@@ -7,7 +7,7 @@ scan promises no order of rows, and refuses tables whose types were widened or t
 import importlib
 import os
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -46,6 +47,7 @@ _READER_FEATURES = {
     "variantShredding",
     "variantShredding-preview",
 }
+_BYTES_OF_COMMIT = 1024 * 1024  # of which its first line mostly is what the writer says of it
 _PHYSICAL_NAME, _FIELD_ID = b"delta.columnMapping.physicalName", b"delta.columnMapping.id"
 
 
@@ -70,8 +72,8 @@ class DeltaTable:
         self._storage = storage
         self._root = _root(address, base, storage)
         self._table = self._opened(deltalake, version)
-        with self._faults():
-            self.version = TableVersion("Delta", self._root, str(self._table.version()), _committed_at(self._table))
+        number = self._table.version()
+        self.version = TableVersion("Delta", self._root, str(number), self._committed_at(number))
         _require_known_features(self._table.protocol(), self.version)
         self.schema = pa.schema(pa.schema(self._table.schema().to_arrow()))
 
@@ -185,6 +187,22 @@ class DeltaTable:
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(error, file.path, self.version) from None
 
+    def _committed_at(self, version: int) -> datetime | None:
+        """As the commit itself tells it; deltalake's history holds the interpreter while it asks the storage."""
+        path = f"{self._root}/_delta_log/{version:020}.json"
+        try:
+            with self._storage.open(path) if is_address(path) else pa.OSFile(path) as handle:
+                lines = handle.read(_BYTES_OF_COMMIT).splitlines()
+        except OSError:
+            return None  # a checkpoint has taken its place
+        for line in lines:
+            with suppress(orjson.JSONDecodeError):
+                told = orjson.loads(line).get("commitInfo") or {}
+                milliseconds = told.get("inCommitTimestamp", told.get("timestamp"))
+                if isinstance(milliseconds, int):
+                    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return None
+
     def _opened(self, deltalake: Any, version: int | None) -> Any:
         if not is_address(self._root):
             address, options = self._root, None
@@ -243,12 +261,6 @@ def _place(root: str, path: str) -> str:
     if path.startswith("file:"):
         return urlsplit(path).path
     return path if is_address(path) or path.startswith("/") else f"{root}/{path}"
-
-
-def _committed_at(table: Any) -> datetime | None:
-    newest: dict[str, Any] = next(iter(table.history(1)), {})
-    milliseconds = newest.get("timestamp") if newest.get("version") == table.version() else None
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _require_known_features(protocol: Any, version: TableVersion) -> None:

@@ -405,7 +405,8 @@ def test_a_catalog_is_found_by_its_name_in_pyiceberg_s_file(tmp_path: Path, cata
     ({"type": "nonsense", "uri": "x://user:planted@h"}, SourceTableError, "at x://h cannot be set up (ValueError)"),
     ({}, SourceTableError, "cannot be set up (ValueError)"),
     ({"type": "hive", "uri": "thrift://127.0.0.1:9"}, SourceTableError, "needs a package that is not installed"),
-    ({"type": "rest", "uri": "http://127.0.0.1:9", "credential": "a:planted"}, SourceUnreachableError, "be reached"),
+    ({"type": "rest", "uri": "http://127.0.0.1:9", "credential": "a:planted",
+      "oauth2-server-uri": "http://127.0.0.1:9/token"}, SourceUnreachableError, "be reached"),
     ({"type": "sql", "uri": "sqlite:////nowhere/planted.db", "warehouse": "/x"}, SourceUnreachableError, "no use ("),
 ])  # fmt: skip
 def test_a_catalog_that_cannot_be_had_is_told_without_its_secrets(
