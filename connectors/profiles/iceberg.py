@@ -173,7 +173,7 @@ class IcebergTable:
     def _file_faults(self, file: _DataFile) -> Generator[None, None, None]:
         try:
             yield
-        except (ValueError, TypeError, part("exceptions").ResolveError) as error:
+        except Exception as error:  # noqa: BLE001 - no storage is asked here: whatever it is, the columns do not fit
             raise SourceTableError(
                 f"The columns of {file.path}, a file of {self.version}, do not fit the table's "
                 f"({type(error).__name__}): a type or a field id differs. Write the file again."

@@ -37,7 +37,7 @@ class IcebergName:
 
     table: str | None = None
     catalog: str | None = None
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)  # a uri may hold a password
     metadata: str | None = None
     snapshot: int | None = None
     ref: str | None = None

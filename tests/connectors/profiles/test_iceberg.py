@@ -1,5 +1,6 @@
 """An Iceberg table's rows: those of one snapshot, none that was deleted, each value as the table means it."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -237,6 +238,17 @@ def test_columns_are_known_by_their_ids_through_every_change(tmp_path: Path, cat
     assert told.columns == ("a",)
 
 
+def test_a_column_of_version_3_has_its_default_in_older_files(tmp_path: Path, catalog: Catalog) -> None:
+    written = write_iceberg(catalog, NAME, people(1))
+    location = tmp_path / "edited.metadata.json"
+    metadata = json.loads(written.metadata.model_dump_json())
+    plan = {"id": 3, "name": "plan", "required": False, "type": "string", "initial-default": "gratis"}
+    metadata["schemas"][0]["fields"].append(plan)
+    metadata |= {"format-version": 3, "next-row-id": 0, "last-column-id": 3}
+    location.write_text(json.dumps(metadata), encoding="utf-8")
+    assert rows(tmp_path, "id", "plan", metadata=str(location)) == [{"id": 1, "plan": "gratis"}]
+
+
 def refused_after(folder: Path, *columns: str) -> ProfilesError:
     shutil.rmtree(folder / "extract")
     return refused(folder, *columns)
@@ -423,6 +435,11 @@ def test_without_the_reader_the_command_that_installs_it_is_told(
 ) -> None:
     monkeypatch.setattr("connectors.profiles.iceberg_catalog.importlib.import_module", _not_installed)
     assert "pip install 'tencent-push-attribute-sync[iceberg]'" in str(refused(tmp_path))
+
+
+def test_a_name_shows_no_property_of_its_catalog() -> None:
+    name = IcebergName(NAME, "prod", {"uri": "postgresql://reader:planted@h/c"})
+    assert "planted" not in f"{name} {name!r}"
 
 
 def _not_installed(name: str) -> None:
