@@ -7,10 +7,12 @@ commits are put together here, as the formats' specifications have them.
 import json
 import struct
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -92,15 +94,21 @@ def added(file: Path, root: Path, *, at_ms: int = 1, partition: dict[str, str] |
     }
 
 
-def delete_delta_rows(folder: Path, version: int, deleted: dict[str, Sequence[int]]) -> None:
-    """A commit of deletion vectors: by the path that the log has, the positions of the rows in that file."""
+def delete_delta_rows(
+    folder: Path, version: int, deleted: dict[str, Sequence[int]], *, in_a_file: bool = False
+) -> None:
+    """A commit of deletion vectors: by the path that the log has, the positions of the rows in that file.
+
+    They stand in the log, or in a file of their own each, as Spark has them.
+    """
     adds: dict[str, dict[str, Any]] = {}
     for earlier in range(version):
         adds |= {each["add"]["path"]: each["add"] for each in delta_actions(folder, earlier) if "add" in each}
     actions = []
     for path, rows in deleted.items():
         actions += [{"remove": {"path": path, "deletionTimestamp": 1, "dataChange": True}}]
-        actions += [{"add": {**adds[path], "deletionVector": _inline_vector(rows)}}]
+        vector = _vector_in_a_file(folder, rows) if in_a_file else _inline_vector(rows)
+        actions += [{"add": {**adds[path], "deletionVector": vector}}]
     commit_delta(folder, version, protocol("deletionVectors"), *actions)
 
 
@@ -111,6 +119,14 @@ def delta_files(folder: Path, version: int) -> list[str]:
 
 def on_disk(folder: Path, path: str) -> Path:
     return folder / unquote(path)
+
+
+def _vector_in_a_file(folder: Path, rows: Sequence[int]) -> dict[str, Any]:
+    data, name = struct.pack("<I", 1681511377) + BitMap64(rows).serialize(), uuid4()
+    content = b"\1" + struct.pack(">I", len(data)) + data + struct.pack(">I", zlib.crc32(data))
+    (folder / f"deletion_vector_{name}.bin").write_bytes(content)
+    place = {"storageType": "u", "pathOrInlineDv": _z85(name.bytes), "offset": 1}
+    return {**place, "sizeInBytes": len(data), "cardinality": len(rows)}
 
 
 def _inline_vector(rows: Sequence[int]) -> dict[str, Any]:

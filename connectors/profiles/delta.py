@@ -129,7 +129,8 @@ class DeltaTable:
         return found
 
     def _files(self, partitions: Sequence[str]) -> list[_DataFile]:
-        actions = pa.table(self._table.get_add_actions(flatten=True))
+        with self._faults():
+            actions = pa.table(self._table.get_add_actions(flatten=True))
         told = ["path", "modification_time", "num_records", *(f"partition.{name}" for name in partitions)]
         files = [
             _DataFile(
@@ -146,7 +147,7 @@ class DeltaTable:
         """The positions of deleted rows by file."""
         if "deletionVectors" not in (self._table.protocol().reader_features or ()):
             return {}
-        with self._faults():
+        with self._faults("record of deleted rows"):
             vectors = pa.table(self._table.deletion_vectors())
         local_root = self._root if not is_address(self._root) else None
         found = {}
@@ -221,7 +222,7 @@ class DeltaTable:
         raise SourceTableError(f"The Delta table {self._root}: version {version} {told}. Name another one, or none.")
 
     @contextmanager
-    def _faults(self) -> Generator[None, None, None]:
+    def _faults(self, what: str = "log") -> Generator[None, None, None]:
         """What deltalake raises, in our words; its own may quote what a storage answered."""
         exceptions = _reader().exceptions
         try:
@@ -229,7 +230,7 @@ class DeltaTable:
         except exceptions.TableNotFoundError:
             raise _no_table(self._root) from None
         except exceptions.DeltaError as error:
-            raise _log_fault(error, self._root) from None
+            raise _log_fault(error, what, self._root) from None
         except OSError as error:
             raise meaning(error, self._root) from None
 
@@ -280,12 +281,12 @@ def _no_table(root: str) -> SourceNotFoundError:
     return SourceNotFoundError(f"No Delta table stands at {root}: it has no _delta_log. Correct the address.")
 
 
-def _log_fault(error: BaseException, root: str) -> ProfilesError:
+def _log_fault(error: BaseException, what: str, root: str) -> ProfilesError:
     words = str(error)
     if "nsupported" in words or "catalog-managed" in words or "not supported" in words:
         return _unknown_features(root, "those that its log names in the protocol")
     return SourceUnreadableError(
-        f"The log of the Delta table {root} cannot be read: it is damaged, or a part of it is missing. Restore it."
+        f"The {what} of the Delta table {root} cannot be read: it is damaged, or a part of it is missing. Restore it."
     )
 
 

@@ -149,6 +149,28 @@ def test_deleted_rows_are_found_below_partitions_of_any_name(tmp_path: Path) -> 
     assert [row["part"] for row in rows(name, "part")].count("上") == 1
 
 
+def test_deletion_vectors_in_files_are_read_and_one_that_is_gone_stops_the_extract(tmp_path: Path) -> None:
+    write_delta(tmp_path / "t", people(*range(10)))
+    gone = {path: [0, 3, 9] for path in delta_files(tmp_path / "t", 0)}
+    delete_delta_rows(tmp_path / "t", 1, gone, in_a_file=True)
+    (vector,) = (tmp_path / "t").glob("deletion_vector_*.bin")
+    content = vector.read_bytes()
+    vector.unlink()
+    assert "The record of deleted rows of the Delta table" in str(refused(tmp_path / "t"))
+    vector.write_bytes(content[:-6] + b"planted")
+    assert "planted" not in str(refused(tmp_path / "t"))
+    vector.write_bytes(content)
+    assert [row["id"] for row in rows(tmp_path / "t", "id")] == [1, 2, 4, 5, 6, 7, 8]
+
+
+def test_a_partition_s_value_that_is_none_of_its_type_is_refused(tmp_path: Path) -> None:
+    pq.write_table(people(1), _file(tmp_path, "a.parquet"))
+    fields = [delta_field("id", "long"), delta_field("day", "date")]
+    add = added(tmp_path / "t/a.parquet", tmp_path / "t", partition={"day": "2026-13-45"})
+    commit_delta(tmp_path / "t", 0, protocol(), delta_metadata(fields, partitions=["day"]), add)
+    assert isinstance(refused(tmp_path / "t", "id", "day"), SourceUnreadableError)
+
+
 def test_a_file_of_which_all_rows_are_deleted_gives_none(tmp_path: Path) -> None:
     write_delta(tmp_path / "t", people(1, 2))
     delete_delta_rows(tmp_path / "t", 1, {path: [0, 1] for path in delta_files(tmp_path / "t", 0)})

@@ -93,7 +93,7 @@ def test_deleted_rows_are_found_in_object_storage(s3: S3, tmp_path: Path) -> Non
     people = PEOPLE.append_column("part", pa.array(["a b/ü%", "a b/ü%", "上"]))
     write_delta(tmp_path / "t", people, partition_by=["part"])
     path = next(path for path in delta_files(tmp_path / "t", 0) if "ü" not in path and "b" in path.split("/")[0])
-    delete_delta_rows(tmp_path / "t", 1, {path: [0]})
+    delete_delta_rows(tmp_path / "t", 1, {path: [0]}, in_a_file=True)
     s3.upload(bucket, tmp_path / "t", prefix="t/")
     found = rows(delta(f"s3://{bucket}/t", at(s3.endpoint)), tmp_path, ["id", "part"])
     assert sorted((row["id"], row["part"]) for row in found) == [(2, "a b/ü%"), (3, "上")]
