@@ -8,7 +8,7 @@ import json
 import struct
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -95,7 +95,7 @@ def added(file: Path, root: Path, *, at_ms: int = 1, partition: dict[str, str] |
 
 
 def delete_delta_rows(
-    folder: Path, version: int, deleted: dict[str, Sequence[int]], *, in_a_file: bool = False
+    folder: Path, version: int, deleted: Mapping[str, Sequence[int]], *, in_a_file: bool = False
 ) -> None:
     """A commit of deletion vectors: by the path that the log has, the positions of the rows in that file.
 
@@ -170,7 +170,7 @@ def write_iceberg(catalog: Catalog, name: str, *tables: pa.Table, **options: Any
     return table
 
 
-def position_deletes(folder: Path, rows: dict[str, Sequence[int]], name: str = "deletes.parquet") -> DataFile:
+def position_deletes(folder: Path, rows: Mapping[str, Sequence[int]], name: str = "deletes.parquet") -> DataFile:
     """A file of deletes that names rows by file and position."""
     paths = [path for path, positions in rows.items() for _ in positions]
     schema = pa.schema(

@@ -5,7 +5,7 @@ rows are deleted is decided by pyiceberg all the same, through functions that ar
 upper bound of its version.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,6 +52,7 @@ class IcebergTable:
         self._table = load_table(name, base=base, options=storage.options, environ=storage.environ)
         self._scan = self._table.scan(snapshot_id=self._chosen_snapshot())
         self._fields = self._scan.projection()
+        self._deletes: dict[str, dict[str, Positions]] = {}  # by the file of deletes and the data file
         self.version = _version(name, self._scan.snapshot())
         self.schema = part("io.pyarrow").schema_to_pyarrow(self._fields, include_field_ids=False)
 
@@ -143,13 +144,15 @@ class IcebergTable:
                     yield yielded
 
     def _deleted(self, file: _DataFile) -> Positions | None:
-        if not file.task.delete_files:
-            return None
-        with self._metadata_faults():
-            found: Mapping[str, list[pa.ChunkedArray]] = part("io.pyarrow")._read_all_delete_files(
-                self._table.io, [file.task]
-            )
-        positions = [array.to_numpy() for array in found.get(file.path, [])]
+        """Of the files of deletes that were committed after the file and may concern it, each read once."""
+        positions = []
+        for deletes in file.task.delete_files:
+            if deletes.file_path not in self._deletes:
+                with self._metadata_faults():
+                    found = part("io.pyarrow")._read_deletes(self._table.io, deletes)
+                    self._deletes[deletes.file_path] = {path: array.to_numpy() for path, array in found.items()}
+            if file.path in self._deletes[deletes.file_path]:
+                positions.append(self._deletes[deletes.file_path][file.path])
         return np.unique(np.concatenate(positions)).astype(np.int64) if positions else None
 
     @contextmanager

@@ -115,10 +115,14 @@ def test_a_sync_reads_the_newest_version_each_night_and_says_which(lake: Lake, f
     assert emulator_state(folder / "data")["u1"] == {"city": "Bonn"}
 
 
-def test_a_plan_reads_a_table_too(lake: Lake) -> None:
+def test_a_plan_and_an_adoption_read_a_table_too(lake: Lake) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         planned = run(lake.sync(), instance=instance, suffix="_plan")
-    assert planned.succeeded, planned.failure
+        assert planned.succeeded, planned.failure
+        config = {"ops": {"nightly__adopt": {"config": {"confirm": "nightly", "again": False}}}}
+        adopted = run(lake.sync(), instance=instance, suffix="_adopt", config=config)
+    assert adopted.succeeded, adopted.failure
+    assert adopted.metadata("acknowledged_attributes")["user_id_adopted"] == 2
 
 
 def test_a_table_that_is_too_old_is_told_by_max_age(lake: Lake) -> None:

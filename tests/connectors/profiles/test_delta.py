@@ -381,6 +381,24 @@ def test_a_file_that_was_vacuumed_fails_the_extract_and_leaves_the_earlier_one(t
     assert pq.read_table(tmp_path / "kept").to_pylist() == [{"id": 1}]
 
 
+def test_an_interrupt_leaves_the_earlier_extract(tmp_path: Path) -> None:
+    def interrupt(_rows: int) -> None:
+        raise KeyboardInterrupt
+
+    write_delta(tmp_path / "t", people(1))
+    extracted(tmp_path / "t", ["id"])
+    write_delta(tmp_path / "t", people(2))
+    with pytest.raises(KeyboardInterrupt):
+        extract_table(
+            lambda: DeltaTable(str(tmp_path / "t"), base=tmp_path, storage=ObjectStorage()),
+            tmp_path / "extract",
+            columns=["id"],
+            on_rows=interrupt,
+        )
+    assert pq.read_table(tmp_path / "extract").to_pylist() == [{"id": 1}]
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_file_that_is_another_one_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "t"
     write_delta(folder, people(1))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.io import pyarrow as pyarrow_io
 from pyiceberg.manifest import DataFileContent, FileFormat, ManifestContent
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
@@ -190,6 +191,18 @@ def test_deletion_vectors_of_version_3_are_honoured(tmp_path: Path, catalog: Cat
     paths = {task.file.record_count: task.file.file_path for task in written.scan().plan_files()}
     location = commit_to_iceberg(written, tmp_path, deletion_vector(tmp_path, paths[4], [0, 2]), version=3)
     assert [row["id"] for row in rows(tmp_path, "id", metadata=location)] == [2, 4, 5, 6]
+
+
+def test_a_file_of_deletes_is_read_once_however_many_files_it_concerns(
+    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = write_iceberg(catalog, NAME, *(people(each, each + 10) for each in range(5)))
+    deletes = position_deletes(tmp_path, {path: [1] for path in files_of(written)})
+    location = commit_to_iceberg(written, tmp_path, deletes)
+    read, asked = pyarrow_io._read_deletes, []
+    monkeypatch.setattr(pyarrow_io, "_read_deletes", lambda io, file: asked.append(file.file_path) or read(io, file))
+    assert [row["id"] for row in rows(tmp_path, "id", metadata=location)] == [0, 1, 2, 3, 4]
+    assert len(asked) == 1
 
 
 def test_rows_deleted_by_their_values_are_refused(tmp_path: Path, catalog: Catalog) -> None:
