@@ -75,7 +75,7 @@ class DeltaTable:
         number = self._table.version()
         self.version = TableVersion("Delta", self._root, str(number), self._committed_at(number))
         _require_known_features(self._table.protocol(), self.version)
-        self.schema = pa.schema(pa.schema(self._table.schema().to_arrow()))
+        self.schema = pa.schema(self._table.schema().to_arrow())
 
     def read(self, columns: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
         """Files in the order in which they were written, then by name."""

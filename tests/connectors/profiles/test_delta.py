@@ -1,12 +1,9 @@
-"""A Delta table's rows: those of one version, none that was deleted, each value as the table means it."""
+"""A Delta table's rows: those of one version, in order, and none that was deleted; and what cannot be read."""
 
 import shutil
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import deltalake
 import pyarrow as pa
@@ -15,16 +12,10 @@ import pytest
 
 from connectors.profiles import data_files, delta
 from connectors.profiles.delta import DeltaTable
-from connectors.profiles.errors import (
-    ProfilesError,
-    SourceColumnError,
-    SourceNotFoundError,
-    SourceTableError,
-    SourceUnreadableError,
-)
+from connectors.profiles.errors import SourceNotFoundError, SourceTableError, SourceUnreadableError
 from connectors.profiles.lake_extract import extract_table
 from connectors.profiles.object_storage import ObjectStorage
-from connectors.profiles.parquet import Manifest
+from tests.delta_reads import extracted, file_of, people, refused, rows
 from tests.lake_tables import (
     added,
     commit_delta,
@@ -37,39 +28,6 @@ from tests.lake_tables import (
     protocol,
     write_delta,
 )
-
-NAMES = ["Zoë", "上海", "نور", "O'Neil", "🦉"]
-
-
-def people(*ids: int, **more: Any) -> pa.Table:
-    return pa.table({"id": pa.array(ids, pa.int64()), "name": [NAMES[each % 5] for each in ids], **more})
-
-
-def extracted(folder: Path, columns: Sequence[str], *, to: Path | None = None, **options: Any) -> Manifest:
-    return extract_table(
-        lambda: DeltaTable(str(folder), base=Path("/"), storage=ObjectStorage(), **options),
-        to or folder.parent / "extract",
-        columns=columns,
-    )
-
-
-def rows(folder: Path, *columns: str, **options: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = table(folder, *columns, **options).to_pylist()
-    return found
-
-
-def table(folder: Path, *columns: str, **options: Any) -> pa.Table:
-    manifest = extracted(folder, columns, **options)
-    return pa.concat_tables([pq.read_table(file.path) for file in manifest.files])
-
-
-def refused(folder: Path, *columns: str, **options: Any) -> ProfilesError:
-    with pytest.raises(ProfilesError) as caught:
-        extracted(folder, columns or ["id"], **options)
-    assert not (folder.parent / "extract").exists()
-    assert [path for path in folder.parent.iterdir() if path.name.startswith(".")] == []
-    return caught.value
-
 
 # Versions and order -------------------------------------------------------------------------------------------------
 
@@ -88,7 +46,7 @@ def test_the_newest_version_is_read_in_the_order_of_its_commits_and_told(tmp_pat
 
 def test_files_of_one_commit_are_ordered_by_name(tmp_path: Path) -> None:
     for name, ids in (("b", [3]), ("c", [1]), ("a", [2])):
-        pq.write_table(people(*ids), _file(tmp_path, f"{name}.parquet"))
+        pq.write_table(people(*ids), file_of(tmp_path, f"{name}.parquet"))
     fields = [delta_field("id", "long"), delta_field("name", "string")]
     adds = [added(tmp_path / "t" / f"{name}.parquet", tmp_path / "t", at_ms=7) for name in "bca"]
     commit_delta(tmp_path / "t", 0, protocol(), delta_metadata(fields), *adds)
@@ -127,8 +85,8 @@ def test_a_table_without_rows_gives_none(tmp_path: Path) -> None:
 
 def test_deleted_rows_are_in_no_batch_whatever_the_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_files, "_ROWS_PER_BATCH", 7)
-    pq.write_table(people(*range(100)), _file(tmp_path, "a.parquet"), row_group_size=10)
-    pq.write_table(people(*range(100, 120)), _file(tmp_path, "b.parquet"), row_group_size=3)
+    pq.write_table(people(*range(100)), file_of(tmp_path, "a.parquet"), row_group_size=10)
+    pq.write_table(people(*range(100, 120)), file_of(tmp_path, "b.parquet"), row_group_size=3)
     fields = [delta_field("id", "long"), delta_field("name", "string")]
     adds = [added(tmp_path / "t" / name, tmp_path / "t") for name in ("a.parquet", "b.parquet")]
     commit_delta(tmp_path / "t", 0, protocol(), delta_metadata(fields), *adds)
@@ -164,7 +122,7 @@ def test_deletion_vectors_in_files_are_read_and_one_that_is_gone_stops_the_extra
 
 
 def test_a_partition_s_value_that_is_none_of_its_type_is_refused(tmp_path: Path) -> None:
-    pq.write_table(people(1), _file(tmp_path, "a.parquet"))
+    pq.write_table(people(1), file_of(tmp_path, "a.parquet"))
     fields = [delta_field("id", "long"), delta_field("day", "date")]
     add = added(tmp_path / "t/a.parquet", tmp_path / "t", partition={"day": "2026-13-45"})
     commit_delta(tmp_path / "t", 0, protocol(), delta_metadata(fields, partitions=["day"]), add)
@@ -184,145 +142,6 @@ def test_deleted_rows_of_a_file_that_is_not_known_are_never_passed_over(
     delete_delta_rows(tmp_path / "t", 1, {path: [0] for path in delta_files(tmp_path / "t", 0)})
     monkeypatch.setattr(delta, "urlsplit", lambda address: SimpleNamespace(path=f"{address}-spelt-otherwise"))
     assert "tells of deleted rows in a file that it does not have" in str(refused(tmp_path / "t"))
-
-
-# Columns ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["name", "id"])
-def test_renamed_columns_are_found_by_what_the_files_call_them(tmp_path: Path, mode: str) -> None:
-    ids = {"col-a": "1", "col-b": "2"} if mode == "name" else {"of old": "1", "another": "2"}
-    schema = pa.schema(
-        [pa.field(name, kind, metadata={"PARQUET:field_id": number}) for (name, number), kind in
-         zip(ids.items(), (pa.int64(), pa.string()), strict=True)]
-    )  # fmt: skip
-    pq.write_table(pa.table([[1, 2], ["x", "y"]], schema=schema), _file(tmp_path, "a.parquet"))
-
-    def mapped(name: str, kind: str, number: int, physical: str) -> dict[str, Any]:
-        told = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": physical}
-        return delta_field(name, kind, **told)
-
-    fields = [
-        mapped("name", "string", 2, "col-b"),  # the names are exchanged: only the mapping tells
-        mapped("col-b", "long", 1, "col-a"),
-        mapped("new", "string", 3, "col-c"),
-        mapped("part", "integer", 4, "col-d"),
-    ]
-    properties = {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": "4"}
-    add = added(tmp_path / "t/a.parquet", tmp_path / "t", partition={"col-d": "7"})
-    metadata = delta_metadata(fields, partitions=["part"], **properties)
-    commit_delta(tmp_path / "t", 0, protocol("columnMapping"), metadata, add)
-    expected = [{"col-b": 1, "name": "x", "part": 7, "new": None}, {"col-b": 2, "name": "y", "part": 7, "new": None}]
-    assert rows(tmp_path / "t", "col-b", "name", "part", "new") == expected
-    if mode == "name":
-        scanned = deltalake.DeltaTable(tmp_path / "t").scan(columns=["col-b", "name", "part", "new"])
-        assert pa.table(scanned).to_pylist() == expected
-
-
-def test_files_older_than_a_column_have_null_there(tmp_path: Path) -> None:
-    write_delta(tmp_path / "t", people(1, 2))
-    write_delta(tmp_path / "t", people(3, level=[7]), schema_mode="merge")
-    assert rows(tmp_path / "t", "level", "id") == [
-        {"level": None, "id": 1},
-        {"level": None, "id": 2},
-        {"level": 7, "id": 3},
-    ]
-    assert rows(tmp_path / "t", "level") == [{"level": None}, {"level": None}, {"level": 7}]
-
-
-def test_a_type_that_was_widened_is_read_from_old_files_too(tmp_path: Path) -> None:
-    old = {"id": pa.array([1], pa.int8()), "share": pa.array([0.5], pa.float32()), "sum": [Decimal("1.50")]}
-    new = {"id": pa.array([2**40], pa.int64()), "share": [0.1], "sum": [Decimal("12345.6789")]}
-    old["day"], new["day"] = [date(2026, 11, 20)], pa.array([datetime(2026, 11, 21, 5)], pa.timestamp("us"))
-    pq.write_table(pa.table(old), _file(tmp_path, "a.parquet"))
-    pq.write_table(pa.table(new), _file(tmp_path, "b.parquet"))
-    types = {"id": "long", "share": "double", "sum": "decimal(12,4)", "day": "timestamp_ntz"}
-    adds = [added(tmp_path / "t" / name, tmp_path / "t") for name in ("a.parquet", "b.parquet")]
-    metadata = delta_metadata([delta_field(*each) for each in types.items()])
-    commit_delta(tmp_path / "t", 0, protocol("typeWidening", "timestampNtz", "vacuumProtocolCheck"), metadata, *adds)
-    assert rows(tmp_path / "t", "id", "share", "sum", "day") == [
-        {"id": 1, "share": 0.5, "sum": Decimal("1.5000"), "day": datetime(2026, 11, 20)},
-        {"id": 2**40, "share": 0.1, "sum": Decimal("12345.6789"), "day": datetime(2026, 11, 21, 5)},
-    ]
-
-
-def test_partition_columns_have_the_values_and_types_that_the_log_tells(tmp_path: Path) -> None:
-    values = {
-        "text": ["a/b=ü %", None],
-        "day": [date(2026, 11, 20), None],
-        "moment": pa.array([datetime(2026, 11, 20, 1, 2, 3, 456789, UTC), None], pa.timestamp("us", "UTC")),
-        "number": pa.array([-(2**62), None], pa.int64()),
-        "amount": pa.array([Decimal("1.50"), None], pa.decimal128(12, 2)),
-        "flag": [True, None],
-    }
-    expected = people(1, 2, **values)
-    write_delta(tmp_path / "t", expected, partition_by=list(values))
-    found = table(tmp_path / "t", "id", "name", *values).sort_by("id")
-    assert found == expected
-
-
-def test_every_type_that_a_profile_may_have_arrives_as_it_is(tmp_path: Path) -> None:
-    moments = [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999), None]
-    expected = pa.table(
-        {
-            "text": pa.array(["", "👩‍👩‍👧‍👦", None]),
-            "flag": pa.array([True, False, None]),
-            "tiny": pa.array([-128, 127, None], pa.int8()),
-            "big": pa.array([-(2**63), 2**63 - 1, None], pa.int64()),
-            "real": pa.array([0.1, float("inf"), None], pa.float32()),
-            "amount": pa.array([Decimal("-99999999999999999999999999999999999.999"), Decimal("0.001"), None]),
-            "day": pa.array([date(1, 1, 1), date(9999, 12, 31), None]),
-            "moment": pa.array([each and each.replace(tzinfo=UTC) for each in moments], pa.timestamp("us", "UTC")),
-            "local": pa.array(moments, pa.timestamp("us")),
-        }
-    )
-    write_delta(tmp_path / "t", expected)
-    assert table(tmp_path / "t", *expected.column_names) == expected
-
-
-def test_texts_in_other_layouts_of_arrow_are_the_same_text(tmp_path: Path) -> None:
-    views = pa.array(["ü", None], pa.string_view())
-    laid_out = {"large": pa.array(["ü", None], pa.large_string()), "coded": views.cast(pa.string()).dictionary_encode()}
-    write_delta(tmp_path / "t", pa.table({**laid_out, "view": views}))
-    alike = table(tmp_path / "t", "large", "coded", "view")
-    assert set(alike.schema.types) == {pa.string()}
-    assert [column.to_pylist() for column in alike.columns] == [["ü", None]] * 3
-
-
-def test_times_that_spark_wrote_as_int96_reach_past_2262(tmp_path: Path) -> None:
-    moments = pa.array([datetime(9999, 12, 31, 1), datetime(1600, 2, 3)], pa.timestamp("us"))
-    file = _file(tmp_path, "a.parquet")
-    pq.write_table(pa.table({"at": moments}), file, use_deprecated_int96_timestamps=True)
-    metadata = delta_metadata([delta_field("at", "timestamp")])
-    commit_delta(tmp_path / "t", 0, protocol(), metadata, added(file, tmp_path / "t"))
-    found = [row["at"] for row in rows(tmp_path / "t", "at")]
-    assert found == [datetime(9999, 12, 31, 1, tzinfo=UTC), datetime(1600, 2, 3, tzinfo=UTC)]
-
-
-def test_a_column_that_the_files_spell_in_other_letters_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"ID": [1]}), _file(tmp_path, "a.parquet"))
-    add = added(tmp_path / "t/a.parquet", tmp_path / "t")
-    commit_delta(tmp_path / "t", 0, protocol(), delta_metadata([delta_field("id", "long")]), add)
-    told = refused(tmp_path / "t")
-    assert isinstance(told, SourceColumnError)
-    assert "a.parquet has a column 'ID' where the Delta table" in str(told)
-
-
-def test_columns_without_a_text_are_refused_and_only_where_they_are_asked_for(tmp_path: Path) -> None:
-    nested = {"tags": [["a"]], "raw": [b"x"], "place": [{"x": 1}]}
-    write_delta(tmp_path / "t", people(1, **nested))
-    told = refused(tmp_path / "t", "id", "tags", "raw", "place")
-    assert isinstance(told, SourceColumnError)
-    assert told.columns == ("tags", "raw", "place")
-    assert str(told).endswith("Convert it in the table, or take it out of the mapping.")
-    assert rows(tmp_path / "t", "id") == [{"id": 1}]
-
-
-def test_a_column_that_the_table_lacks_is_named_with_the_nearest(tmp_path: Path) -> None:
-    write_delta(tmp_path / "t", people(1))
-    told = refused(tmp_path / "t", "nam")
-    assert isinstance(told, SourceColumnError)
-    assert f"The Delta table {tmp_path}/t, version 0 has no column 'nam' (nearest: name)" in str(told)
 
 
 # What cannot be read ------------------------------------------------------------------------------------------------
@@ -436,8 +255,3 @@ def test_a_shallow_clone_reads_the_files_of_its_original(tmp_path: Path) -> None
     shutil.rmtree(tmp_path / "extract")
     shutil.rmtree(tmp_path / "t")
     assert isinstance(refused(tmp_path / "clone"), SourceNotFoundError)
-
-
-def _file(tmp_path: Path, name: str) -> Path:
-    (tmp_path / "t").mkdir(exist_ok=True)
-    return tmp_path / "t" / name
