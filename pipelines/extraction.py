@@ -7,13 +7,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connectors.profiles.delta import DeltaTable
 from connectors.profiles.errors import (
     SourceColumnError,
     SourcePartitionError,
+    SourceTableError,
     SourceUnreadableError,
     WarehouseQueryError,
 )
 from connectors.profiles.filesystems import StorageOptions
+from connectors.profiles.iceberg import IcebergTable
+from connectors.profiles.lake_extract import extract_table
+from connectors.profiles.lake_table import LakeTable
 from connectors.profiles.object_storage import ObjectStorage
 from connectors.profiles.parquet import Manifest
 from connectors.profiles.partitions import Wanted, read_partitions
@@ -23,6 +28,7 @@ from pipelines.engine import ROW_PLACE
 from pipelines.errors import ConfigurationError
 from pipelines.mapping import SyncMapping
 from pipelines.preflight import check_files, check_source, missing_columns
+from pipelines.source_options import SourceKind
 from pipelines.yaml_lines import locate
 
 
@@ -37,48 +43,76 @@ def extract_profiles(
     partition: str | None = None,
 ) -> Manifest:
     """Parquet on a local disk is used where it lies; of object storage the columns are copied to `destination`, and a
-    warehouse's answer is streamed there.
+    warehouse's answer or a table's rows are streamed there.
 
     `base` is where relative paths start. `on_rows` hears the rows so far while they come from elsewhere. `partition`
     is the one that somebody chose for this run. Raises ConfigurationError, with the YAML's line, for columns that are
     missing (also where some files lack one that they must have) or of a type that has no text.
     """
     require_variables(mapping, yaml_file)
-    columns = mapping.columns()
-    if partition and mapping.source.warehouse is not None:
-        line = locate(yaml_file, ("attributes", "source", "warehouse"))
-        raise ConfigurationError(f"{line}: a warehouse has no partition {partition!r}; choose rows in its query")
-    storage, sources = object_storage(mapping), mapping.source.addresses()
+    source, columns = mapping.source, mapping.columns()
+    if partition and source.kind is not SourceKind.PARQUET:
+        raise ConfigurationError(f"{_line(yaml_file, source.kind)}: {no_partitions(source.kind, partition)}")
+    storage = object_storage(mapping)
     try:
-        if mapping.source.warehouse is not None:
+        if source.warehouse is not None:
             manifest = extract(
-                mapping.source.warehouse.uri,
-                mapping.source.warehouse.asks_for(),
+                source.warehouse.uri,
+                source.warehouse.asks_for(),
                 destination,
                 columns=columns,
                 base=base,
                 memory_limit=memory_limit,
-                timeout_seconds=mapping.source.warehouse.timeout_minutes * 60,
+                timeout_seconds=source.warehouse.timeout_minutes * 60,
                 on_rows=on_rows,
+            )
+        elif source.kind in (SourceKind.DELTA, SourceKind.ICEBERG):
+            manifest = extract_table(
+                lambda: open_table(mapping, base, storage=storage), destination, columns=columns, on_rows=on_rows
             )
         else:
             manifest = read_partitions(
-                mapping.source.parquet or [],
+                source.parquet or [],
                 columns=columns,
                 base=base,
                 wanted=wanted_partition(mapping, partition),
                 storage=storage,
             )
     except SourcePartitionError as error:
-        line = locate(yaml_file, ("attributes", "source", "parquet"))
-        raise ConfigurationError(f"{line}: {error}") from None
+        raise ConfigurationError(f"{_line(yaml_file, SourceKind.PARQUET)}: {error}") from None
     except SourceColumnError as error:
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
     except WarehouseQueryError as error:
         raise WarehouseQueryError(f"{_asked_at(mapping, yaml_file)}: {error}") from None
+    except SourceTableError as error:
+        raise SourceTableError(f"{_line(yaml_file, source.kind)}: {error}") from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     check_files(mapping, manifest, yaml_file=yaml_file)
-    return stage(manifest, destination, sources=sources, storage=storage, on_rows=on_rows) if sources else manifest
+    if source.parquet is None or not source.addresses():
+        return manifest
+    return stage(manifest, destination, sources=source.addresses(), storage=storage, on_rows=on_rows)
+
+
+def open_table(mapping: SyncMapping, base: Path, *, storage: ObjectStorage) -> LakeTable:
+    """The version of the Delta or Iceberg table that the YAML means, by its log or metadata alone."""
+    delta, iceberg = mapping.source.delta, mapping.source.iceberg
+    if delta is not None:
+        return DeltaTable(delta.table, base=base, storage=storage, version=delta.version)
+    if iceberg is not None:
+        return IcebergTable(iceberg.name(), base=base, storage=storage)
+    raise ValueError(f"{mapping.source.kind} is no table")
+
+
+def no_partitions(kind: SourceKind, name: str | None = None) -> str:
+    """Why there is nothing to choose from, `name` being what was asked for."""
+    has_none = f"has no partition {name!r}" if name else "has no partitions of files"
+    if kind is SourceKind.WAREHOUSE:
+        return f"a warehouse {has_none}; choose rows in its query"
+    return f"a table {has_none}, it is read whole; choose profiles with `where`"
+
+
+def _line(yaml_file: Path, kind: SourceKind) -> str:
+    return locate(yaml_file, ("attributes", "source", kind.value))
 
 
 def object_storage(mapping: SyncMapping) -> ObjectStorage:
@@ -101,8 +135,14 @@ def _asked_at(mapping: SyncMapping, yaml_file: Path) -> str:
 
 def require_variables(mapping: SyncMapping, yaml_file: Path) -> None:
     """A template that is still one names a variable that was not set when the YAML was loaded."""
-    warehouse, storage = mapping.source.warehouse, mapping.source.storage
-    places: dict[tuple[str, ...], str] = {("parquet",): str(mapping.source.parquet)}
+    source = mapping.source
+    warehouse, storage = source.warehouse, source.storage
+    places: dict[tuple[str, ...], str] = {("parquet",): str(source.parquet)}
+    if source.delta is not None:
+        places |= {("delta",): source.delta.table}
+    if source.iceberg is not None:
+        iceberg = source.iceberg
+        places |= {("iceberg",): f"{iceberg.table} {iceberg.catalog} {iceberg.metadata} {iceberg.ref}"}
     if warehouse is not None:
         places |= {
             ("warehouse", "uri"): warehouse.uri,

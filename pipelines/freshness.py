@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import ibis
 
 from connectors.profiles.footers import newest_in_footers
+from connectors.profiles.lake_table import TableVersion
 from connectors.profiles.parquet import Manifest
 from pipelines.engine import Engine
 from pipelines.errors import EngineError
@@ -54,6 +55,8 @@ class Extraction:
         files, newest = len(self.manifest.files), self.newest
         if self.manifest.partition:
             yield f"partition {self.manifest.partition}"
+        if self.manifest.table:
+            yield told_of(self.manifest.table)
         for passed_over in self.manifest.passed_over:
             yield f"passed over {passed_over}"
         yield f"{self.manifest.rows:,} profiles in {files:,} {'file' if files == 1 else 'files'}"
@@ -119,6 +122,11 @@ _REMEDY = "See whether the job that writes the source has run and ended well; if
 
 def shown(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def told_of(table: TableVersion) -> str:
+    at = f" of {shown(table.committed_at)}" if table.committed_at else ""
+    return f"{table}{at}"
 
 
 def hours(age: timedelta) -> float:

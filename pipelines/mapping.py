@@ -32,11 +32,13 @@ from pipelines.source_options import (
     MaxAgeOption,
     OnNewFiles,
     PartitionOption,
+    SourceKind,
     Storage,
     is_template,
     told_with_the_rest,
 )
 from pipelines.source_options import Strict as _Strict
+from pipelines.table_options import DeltaOption, Iceberg
 
 FRAME_COLUMNS = (
     *("account", "changed", "removed", "uncertain", "acknowledged_at", "source_file", "source_row"),
@@ -214,20 +216,22 @@ class Warehouse(_Strict):
 
 
 class Source(_Strict):
-    """Where profiles come from: exactly one of the two; where its storage stands; which
-    partition of the files; how old its newest may be.
+    """Where profiles come from: exactly one of the four; where its storage stands; which partition of its files; how
+    old its newest may be.
     """
 
     parquet: str | list[str] | None = None
     warehouse: Warehouse | None = None
+    delta: DeltaOption | None = None
+    iceberg: Iceberg | None = None
     storage: Storage | None = None
     partition: PartitionOption | None = None
     max_age: MaxAgeOption | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
-        if (self.parquet is None) == (self.warehouse is None):
-            raise ValueError("name exactly one source: parquet or warehouse")
+        if sum(each is not None for each in (self.parquet, self.warehouse, self.delta, self.iceberg)) != 1:
+            raise ValueError("name exactly one source: parquet, warehouse, delta or iceberg")
         if self.parquet is not None and not self.parquet:
             raise ValueError("parquet names no file, glob or folder")
         for address in self.addresses():
@@ -235,15 +239,24 @@ class Source(_Strict):
                 with told_with_the_rest():
                     read_address(address)
         is_known = not any(map(is_template, self._paths()))
-        if self.storage is not None and is_known and not self.addresses():
-            raise ValueError("storage is about addresses such as s3://bucket/path; parquet names none")
+        if self.storage is not None and self.iceberg is None and is_known and not self.addresses():
+            raise ValueError(f"storage is about addresses such as s3://bucket/path; {self.kind} names none")
         return self
 
+    @property
+    def kind(self) -> SourceKind:
+        """Which of the four it is."""
+        return next(kind for kind in SourceKind if getattr(self, kind) is not None)
+
     def addresses(self) -> list[str]:
-        """Those of the source's Parquet paths that lead to object storage."""
+        """Those of the source's paths that lead to object storage; of Iceberg its catalog tells them."""
         return [path for path in self._paths() if is_address(path)]
 
     def _paths(self) -> list[str]:
+        if self.delta is not None:
+            return [self.delta.table]
+        if self.iceberg is not None:
+            return [self.iceberg.metadata] if self.iceberg.metadata is not None else []
         return [self.parquet] if isinstance(self.parquet, str) else self.parquet or []
 
 
@@ -256,11 +269,12 @@ class Schedule(_Strict):
     cron: str | None = None
     timezone: str = "UTC"
     on_new_files: OnNewFiles | None = None
+    on_new_version: bool = False
 
     @model_validator(mode="after")
     def _known_to_dagster(self) -> "Schedule":
-        if self.cron is None and self.on_new_files is None:
-            raise ValueError('say when: `cron: "0 2 * * *"`, `on_new_files: {...}`, or both')
+        if self.cron is None and self.on_new_files is None and not self.on_new_version:
+            raise ValueError('say when: `cron: "0 2 * * *"`, `on_new_files: {...}`, `on_new_version: true`, or several')
         try:
             dg.ScheduleDefinition(
                 job_name="any", cron_schedule=self.cron or _ANY_CRON, execution_timezone=self.timezone

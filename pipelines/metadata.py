@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.profiles.errors import without_secrets
+from connectors.profiles.lake_table import TableVersion
+from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType, Command
 from connectors.tencent_push.report import SinkReport, WaitCause
 from pipelines.frames import Frame, frame_columns
@@ -50,8 +52,9 @@ def of_profiles(extraction: Extraction, mapping: SyncMapping) -> dict[str, Any]:
     return facts | {
         ROW_COUNT: manifest.rows,
         COLUMN_SCHEMA: column_schema(manifest.schema),
-        URI: shown[0] if len(manifest.files) == 1 else shown[0].rpartition("/")[0],
-        "source": "parquet" if warehouse is None else without_secrets(warehouse.uri),
+        URI: _place(manifest, shown[0]),
+        "source": str(mapping.source.kind) if warehouse is None else without_secrets(warehouse.uri),
+        **_table_version(manifest.table),
         "files": len(manifest.files),
         "first_files": dg.MetadataValue.json(shown),
         "bytes": manifest.bytes,
@@ -60,6 +63,19 @@ def of_profiles(extraction: Extraction, mapping: SyncMapping) -> dict[str, Any]:
         "seconds": round(extraction.seconds, 3),
         **_newness(extraction.newest),
     }
+
+
+def _place(manifest: Manifest, first: str) -> str:
+    if manifest.table is not None:
+        return manifest.table.table
+    return first if len(manifest.files) == 1 else first.rpartition("/")[0]
+
+
+def _table_version(table: TableVersion | None) -> dict[str, Any]:
+    if table is None:
+        return {}
+    at = {"table_committed_at": dg.MetadataValue.timestamp(table.committed_at)} if table.committed_at else {}
+    return {"table": table.table, "table_version": table.id, **at}
 
 
 def _newness(newest: Newest | None) -> dict[str, Any]:

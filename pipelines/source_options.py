@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated
 
 import dagster as dg
@@ -36,8 +37,17 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class SourceKind(StrEnum):
+    """The YAML's words for where profiles come from."""
+
+    PARQUET = "parquet"
+    WAREHOUSE = "warehouse"
+    DELTA = "delta"
+    ICEBERG = "iceberg"
+
+
 class Storage(Strict):
-    """Where the object storage of `parquet` stands, as far as the environment does not say so; nothing secret."""
+    """Where the object storage of the source stands, as far as the environment does not say so; nothing secret."""
 
     endpoint: str | None = None
     region: str | None = None
@@ -79,7 +89,7 @@ def told_with_the_rest() -> Iterator[None]:
         raise ValueError(str(error)) from None
 
 
-class _OrText(Strict):
+class OrText(Strict):
     """A part that has a short form in one word."""
 
     @classmethod
@@ -95,7 +105,7 @@ def _duration(text: str) -> str:
     return text
 
 
-class MaxAge(_OrText):
+class MaxAge(OrText):
     """How old the newest `updated_at` of the source may be; `blocking`: an older one stops the run."""
 
     age: Annotated[str, AfterValidator(_duration)]
@@ -110,7 +120,7 @@ def _max_age(value: object) -> object:
     return {"age": value} if isinstance(value, str) else value
 
 
-class Partition(_OrText):
+class Partition(OrText):
     """The newest partition only. `latest` names the keys that tell the newest; empty: the only key there is."""
 
     latest: list[str]

@@ -1,6 +1,6 @@
 """What lives where in the data folder, and how a file gets there whole.
 
-    <data>/profiles/sync=<sync>/run=<run>/part-*.parquet           from a warehouse, or copied from object storage
+    <data>/profiles/sync=<sync>/run=<run>/part-*.parquet           from a warehouse, a table or object storage
     <data>/frames/sync=<sync>/run=<run>/<account type>.parquet     attribute frames; invalid_rows.parquet beside them
     <data>/plans/sync=<sync>/run=<run>/<account type>.parquet      frames of dry runs, which nothing pushes
     <data>/acknowledged/target=<target>/sync=<sync>/account_type=<account type>/   see acknowledged.py

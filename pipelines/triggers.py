@@ -1,8 +1,9 @@
 """What starts a sync beside the clock: a new complete drop of files, or an update of the assets it depends on.
 
-Both are plain sensors that ask for the sync's own job, always whole. An automation condition would ask for assets (or,
-as a preview, for a job: again at every tick until the profiles are materialized, so that a failing source would start
-runs without end). Each starts one run per event, none while a run is active, and says why it starts none.
+A new version of a table is watched in version_trigger.py. All are plain sensors that ask for the sync's own job, always
+whole. An automation condition would ask for assets (or, as a preview, for a job: again at every tick until the profiles
+are materialized, so that a failing source would start runs without end). Each starts one run per event, none while a
+run is active, and says why it starts none.
 """
 
 import hashlib
@@ -20,15 +21,15 @@ from connectors.profiles.files import found_files, success_file_ns
 from connectors.profiles.partitions import choose
 from pipelines.assets import Sync
 from pipelines.errors import ConfigurationError
-from pipelines.extraction import object_storage, require_variables, wanted_partition
+from pipelines.extraction import no_partitions, object_storage, require_variables, wanted_partition
 from pipelines.mapping import SyncMapping
 from pipelines.resources import push_pool
 from pipelines.runs import PARTITION, UNFINISHED, active_run
 from pipelines.sharing import put_limit_in_force
-from pipelines.source_options import OnNewFiles
+from pipelines.source_options import OnNewFiles, SourceKind
+from pipelines.version_trigger import INTERVAL_SECONDS, is_pinned, new_version_sensor
 from pipelines.yaml_lines import locate
 
-INTERVAL_SECONDS = 60
 RUN_KEY = "dagster/run_key"  # the tag by which Dagster knows the runs of a sensor
 
 Answer = dg.SensorResult | dg.SkipReason
@@ -40,11 +41,17 @@ def misfits(mapping: SyncMapping, sync: str, *, yaml_file: Path) -> list[str]:
 
 
 def _misfits(mapping: SyncMapping, sync: str) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if mapping.source.warehouse is not None:
-        if mapping.schedule and mapping.schedule.on_new_files:
-            yield ("schedule", "on_new_files"), "a warehouse has no files to watch; use cron, or `depends_on`"
+    kind, schedule = mapping.source.kind, mapping.schedule
+    if kind is not SourceKind.PARQUET:
+        if schedule and schedule.on_new_files:
+            yield ("schedule", "on_new_files"), _nothing_to_watch(kind)
         if mapping.source.partition:
-            yield ("source", "partition"), "a warehouse has no partitions of files; choose rows in its query"
+            yield ("source", "partition"), no_partitions(kind)
+    if schedule and schedule.on_new_version:
+        if kind not in (SourceKind.DELTA, SourceKind.ICEBERG):
+            yield ("schedule", "on_new_version"), f"{kind} has no versions; it is for Delta and Iceberg tables"
+        elif is_pinned(mapping):
+            yield ("schedule", "on_new_version"), f"{kind} names one version, which never is a new one"
     if mapping.source.max_age and not mapping.updated_at:
         yield (
             ("source", "max_age"),
@@ -55,12 +62,20 @@ def _misfits(mapping: SyncMapping, sync: str) -> Iterator[tuple[tuple[str | int,
             yield ("depends_on", index), f"{key} is an asset of this very sync; name what it is computed from"
 
 
+def _nothing_to_watch(kind: SourceKind) -> str:
+    if kind is SourceKind.WAREHOUSE:
+        return "a warehouse has no files to watch; use cron, or `depends_on`"
+    return "a table's files come and go with its versions; use `on_new_version: true`, cron, or `depends_on`"
+
+
 def triggers(sync: Sync, *, clock: Callable[[], float] = time.time) -> list[dg.SensorDefinition]:
     """The sensors that the YAML asks for. `clock` gives seconds since 1970."""
     schedule = sync.mapping.schedule
     sensors = []
     if schedule and schedule.on_new_files and sync.mapping.source.parquet:
         sensors.append(_new_files(sync, schedule.on_new_files, clock))
+    if schedule and schedule.on_new_version:
+        sensors.append(new_version_sensor(sync))
     if sync.mapping.depends_on:
         sensors.append(_updates(sync))
     return sensors

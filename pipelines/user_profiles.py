@@ -20,6 +20,7 @@ from pipelines.extraction import extract_profiles
 from pipelines.freshness import Extraction, newest_update
 from pipelines.resources import Environment, EnvironmentResource
 from pipelines.runs import is_without_guards, partition_of
+from pipelines.source_options import SourceKind
 
 
 def read_profiles(
@@ -51,12 +52,20 @@ def _engine(current: Environment, *, name: str) -> Iterator[Engine]:
         yield engine
 
 
+_KINDS = {  # the icons that Dagster knows
+    SourceKind.PARQUET: "parquet",
+    SourceKind.WAREHOUSE: "sql",
+    SourceKind.DELTA: "deltalake",
+    SourceKind.ICEBERG: "iceberg",
+}
+
+
 def user_profiles(sync: Sync) -> dg.AssetsDefinition:
     key, max_age = sync.key("user_profiles"), sync.mapping.source.max_age
     out = sync.out(
         "user_profiles",
         "The source's profiles: which files, how many rows, how new.",
-        kinds={"parquet" if sync.mapping.source.warehouse is None else "sql"},
+        kinds={_KINDS[sync.mapping.source.kind]},
         value=Manifest,
         # The check looks at the data whenever a run reads them; this, at how long no run has.
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=max_age.limit) if max_age else None,

@@ -1,4 +1,4 @@
-"""The Arrow types in which a warehouse's columns leave for Parquet, so that every warehouse gives the same values.
+"""The Arrow types in which the columns of warehouses and tables leave for Parquet, so that all give the same values.
 
 Pure: decides the type of a column, and brings a batch into it. Nothing here knows a driver, a file or a sync.
 Text, booleans, integers, decimals, floats, dates and timestamps pass; the rest is refused before a row is read.
@@ -29,29 +29,30 @@ class ColumnFault(NamedTuple):
 
 def column_error(column: str, fault: ColumnFault, *, where: str) -> SourceColumnError:
     """The error for the first value of `column` that cannot be taken; the value stays unsaid."""
+    remedy = f"In the query: {fault.remedy.format(column)}" if fault.remedy else "Correct it where the table is written"
     return SourceColumnError(
-        f"{where}: the column {column!r} {fault.what}. In the query: {fault.remedy.format(column)}.",
+        f"{where}: the column {column!r} {fault.what}. {remedy}.",
         columns=[column],
         where=where,
     )
 
 
-def target_schema(schema: pa.Schema, *, where: str) -> pa.Schema:
-    """The Parquet schema for a query's schema. Raises SourceColumnError naming every column of an unfit type."""
+def target_schema(schema: pa.Schema, *, where: str, is_query: bool = True) -> pa.Schema:
+    """The Parquet schema for a query's or a table's. SourceColumnError names every column of an unfit type."""
     fields = [(field.name, _target_type(field)) for field in schema]
     unfit = [name for name, target in fields if target is None]
     if unfit:
         named = ", ".join(f"{name!r} ({_type_name(schema.field(name))})" for name in unfit)
         raise SourceColumnError(
             f"{where}: a value of the column {named} is no single text, number, truth value, date or timestamp. "
-            "Cast it in the query, or take it out of the mapping.",
+            f"{'Cast it in the query' if is_query else 'Convert it in the table'}, or take it out of the mapping.",
             columns=unfit,
             where=where,
         )
     return pa.schema(fields)
 
 
-def to_target(batch: pa.RecordBatch, schema: pa.Schema, *, where: str) -> pa.RecordBatch:
+def to_target(batch: pa.RecordBatch, schema: pa.Schema, *, where: str, is_query: bool = True) -> pa.RecordBatch:
     """`batch` in the types of `schema`, values unchanged.
 
     Raises SourceColumnError for values that Parquet cannot hold as what they are: a numeric NaN, an infinite date,
@@ -62,7 +63,7 @@ def to_target(batch: pa.RecordBatch, schema: pa.Schema, *, where: str) -> pa.Rec
         array = _cast(column, field.type)
         fault = array if isinstance(array, ColumnFault) else _fault(array, batch.schema.field(field.name))
         if fault is not None:
-            raise column_error(field.name, fault, where=where)
+            raise column_error(field.name, fault if is_query else ColumnFault(fault.what, ""), where=where)
         columns.append(array)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

@@ -10,6 +10,7 @@ Nothing here reads a file or a warehouse. The tree is grouped by what the caller
     ├── SourceChangedError           a file changed while it was read; run again when its writer has finished
     ├── SourceAddressError           an address or a setting of object storage is unfit; correct it
     ├── SourceUnreachableError       object storage does not answer, or the connection broke; check it, then run again
+    ├── SourceTableError             a Delta or Iceberg table: no such version, or nothing that its reader can read
     ├── ExtractNotWrittenError       the extract cannot be written; mend the data folder (space, permissions)
     └── WarehouseError               the warehouse could not be read; nothing of its answer was kept
         ├── WarehouseSettingsError       address or driver; correct the setting or install the extra
@@ -73,6 +74,10 @@ class SourceAddressError(ProfilesError):
 
 class SourceUnreachableError(ProfilesError):
     """Object storage could not be reached, answered nothing of use, or fell silent before the last byte."""
+
+
+class SourceTableError(ProfilesError):
+    """A Delta or Iceberg table lacks the version, holds what cannot be read without doubt, or its reader is missing."""
 
 
 class ExtractNotWrittenError(ProfilesError):

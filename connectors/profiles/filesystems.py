@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import fs
@@ -118,39 +118,41 @@ def open_filesystem(address: Address, options: StorageOptions, environ: Mapping[
         raise SourceAddressError(f"The storage of {address} cannot be opened; {remedy}.") from None
 
 
-def _open_s3(address: Address, options: StorageOptions, environ: Mapping[str, str]) -> fs.FileSystem:
-    endpoint = options.endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+class S3Place(NamedTuple):
+    """Where a bucket is asked for; without `host` at AWS itself."""
+
+    region: str | None
+    scheme: str
+    host: str | None
+    is_virtual: bool
+
+
+def s3_place(address: Address, options: StorageOptions, environ: Mapping[str, str]) -> S3Place:
+    """Of a bucket of S3 or COS. Raises SourceAddressError where nothing tells the region of one of COS."""
     region = options.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    if endpoint is None:
-        return _s3(options, region=region or _region_at_aws(address.bucket))
+    if address.scheme in _SCHEMES_OF_COS:
+        endpoint, wants_virtual = options.endpoint or f"cos.{region}.myqcloud.com", True
+        if region is None and options.endpoint is None:
+            raise SourceAddressError(
+                f"{address}: say the bucket's region, with `storage: {{region: ap-shanghai}}` or AWS_REGION."
+            )
+    else:
+        endpoint = options.endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
+        if not endpoint:
+            return S3Place(region or _region_at_aws(address.bucket), "https", None, bool(options.virtual_host_style))
+        wants_virtual = read_endpoint(endpoint)[1].partition(":")[0].endswith(".myqcloud.com")
     scheme, host = read_endpoint(endpoint)
-    wants_virtual = host.partition(":")[0].endswith(".myqcloud.com")
-    return _s3(options, region=region, scheme=scheme, host=host, virtual=wants_virtual)
+    is_virtual = wants_virtual if options.virtual_host_style is None else options.virtual_host_style
+    return S3Place(region, scheme, host, is_virtual)
 
 
-def _open_cos(address: Address, options: StorageOptions, environ: Mapping[str, str]) -> fs.FileSystem:
-    region = options.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    if region is None and options.endpoint is None:
-        raise SourceAddressError(
-            f"{address}: say the bucket's region, with `storage: {{region: ap-shanghai}}` or AWS_REGION."
-        )
-    scheme, host = read_endpoint(options.endpoint or f"cos.{region}.myqcloud.com")
-    return _s3(options, region=region, scheme=scheme, host=host, virtual=True)
-
-
-def _s3(
-    options: StorageOptions,
-    *,
-    region: str | None,
-    scheme: str | None = None,
-    host: str | None = None,
-    virtual: bool = False,
-) -> fs.FileSystem:
+def _open_s3(address: Address, options: StorageOptions, environ: Mapping[str, str]) -> fs.FileSystem:
+    place = s3_place(address, options, environ)
     return fs.S3FileSystem(
-        region=region,
-        scheme=scheme,
-        endpoint_override=host,
-        force_virtual_addressing=virtual if options.virtual_host_style is None else options.virtual_host_style,
+        region=place.region,
+        scheme=None if place.host is None else place.scheme,
+        endpoint_override=place.host,
+        force_virtual_addressing=place.is_virtual,
         anonymous=options.anonymous,
         connect_timeout=CONNECT_SECONDS,
         request_timeout=REQUEST_SECONDS,
@@ -198,11 +200,12 @@ def _open_hdfs(address: Address, _options: StorageOptions, _environ: Mapping[str
 
 
 _SCHEMES_OF_AZURE = ("abfs", "abfss", "az")
+_SCHEMES_OF_COS = ("cosn", "cos")
 _SCHEMES_OF_HDFS = ("hdfs",)
 _OPENERS: Mapping[str, Callable[[Address, StorageOptions, Mapping[str, str]], fs.FileSystem]] = {
     **dict.fromkeys(("s3", "s3a"), _open_s3),
     **dict.fromkeys(("gs", "gcs"), _open_gcs),
     **dict.fromkeys(_SCHEMES_OF_AZURE, _open_azure),
-    **dict.fromkeys(("cosn", "cos"), _open_cos),
+    **dict.fromkeys(_SCHEMES_OF_COS, _open_s3),
     **dict.fromkeys(_SCHEMES_OF_HDFS, _open_hdfs),
 }

@@ -97,6 +97,16 @@ class ObjectStorage:
             self._success_ns[folder] = (info.mtime_ns or 0) if info.type == fs.FileType.File else None
         return self._success_ns[folder]
 
+    def has_folder(self, path: str) -> bool:
+        """Whether something stands below the address. Raises SourceNotFoundError where the bucket is not there."""
+        address = read_address(path)
+        filesystem = self._filesystem(address)
+        with storage_faults(str(address)):
+            if _look(filesystem, address.path).type == fs.FileType.Directory:
+                return True
+            self._require_bucket(filesystem, address)
+            return False
+
     def open(self, path: str) -> pa.NativeFile:
         """For reading at any place; one request. Its errors are the storage's: use it within storage_faults."""
         address = read_address(path)

@@ -23,6 +23,7 @@ from connectors.profiles.errors import (
 )
 from connectors.profiles.files import distinct_files, stat
 from connectors.profiles.filesystems import is_address
+from connectors.profiles.lake_table import TableVersion
 from connectors.profiles.object_storage import ObjectStorage, in_order
 from connectors.profiles.widening import common_type
 
@@ -69,7 +70,7 @@ class Manifest:
     `schema` holds for each column the type in which the values of all files can be read (widening.py); every other
     difference of types was refused, and so was a column that no file has. Columns that the
     folders' names give are in `folder_columns`, a row per file; `partition` and `passed_over` tell which partition was
-    chosen (see partitions.py).
+    chosen (see partitions.py). `table` tells what the files are an extract of, where that is a Delta or Iceberg table.
     """
 
     files: tuple[SourceFile, ...]
@@ -77,6 +78,7 @@ class Manifest:
     folder_columns: pa.Table | None = None
     partition: str | None = None
     passed_over: tuple[str, ...] = ()
+    table: TableVersion | None = None
 
     @property
     def rows(self) -> int:

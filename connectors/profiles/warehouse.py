@@ -1,30 +1,27 @@
 """Profiles from a warehouse: the result of a query, streamed to Parquet files with bounded memory.
 
-Here stands what is asked of the warehouse and how its answer is written. The connection is in connection.py, drivers
-are in drivers.py, the types of columns in arrow_types.py, the folder that appears whole or not at all in
+Here stands what is asked of the warehouse. The connection is in connection.py, drivers are in drivers.py, the types of
+columns in arrow_types.py, the writing of files in extract_writer.py, the folder that appears whole or not at all in
 extract_folder.py.
 """
 
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from connectors.profiles.arrow_types import target_schema, to_target
 from connectors.profiles.connection import Connection
 from connectors.profiles.drivers import OpenSettings, Warehouse, open_warehouse
 from connectors.profiles.errors import WarehouseQueryError, without_secrets
-from connectors.profiles.extract_folder import disk_faults, folder_in_the_making
+from connectors.profiles.extract_folder import folder_in_the_making
+from connectors.profiles.extract_writer import ROWS_PER_FILE, write_parts
 from connectors.profiles.parquet import Manifest, read_manifest, require_columns
 from connectors.profiles.sql_text import TableName
 
-ROWS_PER_FILE = 1_000_000
-_ROWS_PER_GROUP = 122_880  # what DuckDB reads best: one of its own row groups
-_BYTES_PER_GROUP = 32 * 1024 * 1024  # in memory; what bounds an extract of very wide rows
 TIMEOUT_SECONDS = 1_800.0  # what no nightly query should need; 10 million rows of PostgreSQL take one or two minutes
 
 
@@ -68,7 +65,7 @@ def extract(
         ) as connection:
             plan = _plan(connection, query, columns=columns, where=where)
             with closing(_batches(connection, plan, where=where)) as batches:
-                _write(batches, plan.schema, folder, rows_per_file=rows_per_file, on_rows=on_rows)
+                write_parts(batches, plan.schema, folder, rows_per_file=rows_per_file, on_rows=on_rows)
         shutil.rmtree(spill_folder, ignore_errors=True)
     return read_manifest(str(destination), columns=None, base=destination)
 
@@ -110,61 +107,3 @@ def _query(asked_for: str | TableName, warehouse: Warehouse) -> str:
 def _bare(query: str) -> str:
     """The query without a closing semicolon, so that it can stand inside another one."""
     return query.strip().rstrip(";").rstrip()
-
-
-def _write(
-    batches: Iterator[pa.RecordBatch],
-    schema: pa.Schema,
-    folder: Path,
-    *,
-    rows_per_file: int,
-    on_rows: Callable[[int], object] | None,
-) -> None:
-    """Part files in the order of the batches; one without rows when there are none."""
-    groups = _row_groups(batches, schema, most_rows=min(_ROWS_PER_GROUP, rows_per_file))
-    group = next(groups, None)
-    rows = part = 0
-    while group is not None or part == 0:
-        rows_in_file = 0
-        with _writer(folder / f"part-{part:05}.parquet", schema) as write:
-            while group is not None and rows_in_file < rows_per_file:
-                write(group)
-                rows_in_file += group.num_rows
-                rows += group.num_rows
-                if on_rows is not None:
-                    on_rows(rows)
-                group = next(groups, None)
-        part += 1
-
-
-def _row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema, *, most_rows: int) -> Iterator[pa.Table]:
-    """Batches put together to a size that is read well and still held in memory, whatever the driver's batches are."""
-    gathered: list[pa.RecordBatch] = []
-    rows = size_bytes = 0
-    for batch in batches:
-        gathered.append(batch)
-        rows += batch.num_rows
-        size_bytes += batch.nbytes
-        if rows >= most_rows or size_bytes >= _BYTES_PER_GROUP:
-            yield pa.Table.from_batches(gathered, schema)
-            gathered, rows, size_bytes = [], 0, 0
-    if rows:
-        yield pa.Table.from_batches(gathered, schema)
-
-
-@contextmanager
-def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    def write(group: pa.Table) -> None:
-        with disk_faults(path):
-            writer.write_table(group, row_group_size=group.num_rows)
-
-    with disk_faults(path):
-        writer = pq.ParquetWriter(path, schema, compression="snappy")
-    try:
-        yield write
-    except BaseException:
-        with suppress(Exception):  # the file is thrown away; the first fault is the one to report
-            writer.close()
-        raise
-    with disk_faults(path):
-        writer.close()

@@ -1,4 +1,4 @@
-"""The same profiles from Parquet on disk and in S3, PostgreSQL, MariaDB, SQLite and DuckDB give the same frames."""
+"""The same profiles from Parquet on disk and in S3, databases, Delta and Iceberg tables give the same frames."""
 
 import sqlite3
 from contextlib import closing
@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.sample_profiles import write_sample_profiles
+from tests.lake_tables import catalog_properties, open_catalog, write_delta, write_iceberg
 from tests.mariadb_server import MariaDBServer
-from tests.object_storage import ACCESS_KEY, S3, SECRET_KEY
+from tests.object_storage import ACCESS_KEY, S3, SECRET_KEY, parquet_bytes
 from tests.running import Ran, example_attributes, make_sync, run
 
-ROWS, MANY_ROWS = 20_000, 200_000
+FEW_ROWS, ROWS, MANY_ROWS = 2_000, 20_000, 200_000
 COLUMNS = (
     "place bigint, user_id {text}, device_id {text}, gender {text}, city {text}, level int, vip_until date, "
     "balance decimal(12, 2), score double, nickname {text}, push_enabled boolean, updated_at {moment}"
@@ -90,6 +91,34 @@ def into_sqlite(file: Path, table: pa.Table) -> None:
         )
 
 
+def in_object_storage(s3: S3, table: pa.Table) -> dict[str, Any]:
+    """The sources of a Parquet file and a Delta table in a bucket."""
+    bucket, halves = s3.bucket("agreeing-everywhere"), [table[: len(table) // 2], table[len(table) // 2 :]]
+    s3.put(bucket, "profiles.parquet", parquet_bytes(dict(zip(table.column_names, table.columns, strict=True))))
+    write_delta(
+        f"s3://{bucket}/delta",
+        *halves,
+        storage_options={
+            "AWS_ENDPOINT_URL": s3.endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_S3_ALLOW_UNSAFE_RENAME": "true",
+        },
+    )
+    sources = {"parquet": f"s3://{bucket}/profiles.parquet", "delta": f"s3://{bucket}/delta"}
+    return {name: {name: source, "storage": {"endpoint": s3.endpoint}} for name, source in sources.items()}
+
+
+def in_a_lake(folder: Path, table: pa.Table) -> dict[str, Any]:
+    """The sources of a Delta and an Iceberg table on disk, each of two commits."""
+    halves = [table[: len(table) // 2], table[len(table) // 2 :]]
+    catalog = {"name": "test", **catalog_properties(folder)}
+    write_iceberg(open_catalog(folder), "marts.profiles", *halves)
+    return {
+        "delta": {"delta": write_delta(folder / "delta", *halves)},
+        "iceberg": {"iceberg": {"catalog": catalog, "table": "marts.profiles"}},
+    }
+
+
 @pytest.fixture
 def in_one_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the example over a source with a data folder of its own, so that every run is a first one."""
@@ -105,7 +134,7 @@ def in_one_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_every_source_gives_the_same_frames(
-    tmp_path: Path, postgres_uri: str, mariadb: MariaDBServer, *, in_one_folder_each: Any, long_proofs: bool
+    tmp_path: Path, postgres_uri: str, mariadb: MariaDBServer, s3: S3, *, in_one_folder_each: Any, long_proofs: bool
 ) -> None:
     rows = MANY_ROWS if long_proofs else ROWS
     files = write_sample_profiles(tmp_path / "profiles", rows=rows, seed=5)
@@ -122,16 +151,20 @@ def test_every_source_gives_the_same_frames(
     into_sqlite(tmp_path / "profiles.sqlite", table)
     query = "select * from agreeing_profiles order by place"
 
-    expected = frames_of(in_one_folder_each("from_parquet", str(tmp_path / "profiles.parquet")))
-    assert len(expected["user_id"]) > 0.8 * rows
-    for name, uri in {
+    warehouses = {
         "postgresql": postgres_uri,
         "duckdb": f"duckdb:///{tmp_path / 'profiles.duckdb'}",
         "mariadb": mariadb.uri,
         "sqlite": f"sqlite:///{tmp_path / 'profiles.sqlite'}",
-    }.items():
-        found = frames_of(in_one_folder_each(f"from_{name}", {"warehouse": {"uri": uri, "query": query}}))
-        assert found == expected, name
+    }
+    sources = {name: {"warehouse": {"uri": uri, "query": query}} for name, uri in warehouses.items()}
+    sources |= in_a_lake(tmp_path / "lake", table)
+    sources |= {f"{name}_in_s3": source for name, source in in_object_storage(s3, table).items()}
+
+    expected = frames_of(in_one_folder_each("from_parquet", str(tmp_path / "profiles.parquet")))
+    assert len(expected["user_id"]) > 0.8 * rows
+    for name, source in sources.items():
+        assert frames_of(in_one_folder_each(f"from_{name}", source)) == expected, name
 
 
 def test_numbers_that_are_none_agree_too(tmp_path: Path, postgres_uri: str, in_one_folder_each: Any) -> None:
@@ -169,10 +202,10 @@ def places_of(ran: Ran) -> set[tuple[str, int]]:
     return {(row["source_file"], row["source_row"]) for row in rows}
 
 
-def test_parquet_in_s3_gives_the_same_frames_and_names_the_files_there(
-    tmp_path: Path, s3: S3, in_one_folder_each: Any
-) -> None:
-    local = [Path(file) for file in write_sample_profiles(tmp_path / "profiles", rows=ROWS, seed=7)]
+def test_parquet_in_s3_names_the_files_there(tmp_path: Path, s3: S3, in_one_folder_each: Any) -> None:
+    write_sample_profiles(tmp_path / "profiles/a", rows=FEW_ROWS // 2, seed=7)
+    write_sample_profiles(tmp_path / "profiles/b", rows=FEW_ROWS // 2, seed=8)
+    local = list((tmp_path / "profiles").rglob("*.parquet"))
     bucket = s3.bucket("agreeing")
     s3.upload(bucket, tmp_path / "profiles", prefix="lake/")
     source = {"parquet": f"s3://{bucket}/lake/**/*.parquet", "storage": {"endpoint": s3.endpoint}}
@@ -184,7 +217,7 @@ def test_parquet_in_s3_gives_the_same_frames_and_names_the_files_there(
     assert len(from_s3.failed_rows) == len(from_disk.failed_rows) > 0
     there = {str(file): f"s3://{bucket}/lake/{file.relative_to(tmp_path / 'profiles')}" for file in local}
     assert places_of(from_s3) == {(there[file], row) for file, row in places_of(from_disk)}
-    assert len(places_of(from_s3)) > 0.8 * ROWS
+    assert len(places_of(from_s3)) > 0.8 * FEW_ROWS
 
     shown = from_s3.metadata("user_profiles")
     assert shown["dagster/uri"].startswith(f"s3://{bucket}/lake")
