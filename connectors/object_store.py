@@ -302,8 +302,13 @@ def _open_azure(location: Location, environ: Mapping[str, str], *, is_creating: 
             "AZURE_STORAGE_ACCOUNT."
         )
     names = {"account_key": "AZURE_STORAGE_KEY", "sas_key": "AZURE_STORAGE_SAS_TOKEN"}  # as pyarrow's, for sources
-    secrets = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
-    return AzureStore(location.bucket, prefix=location.key or None, account_name=account, **secrets, **_client(None))  # type: ignore[arg-type]  # as above
+    settings = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+    endpoint = environ.get("AZURE_STORAGE_ENDPOINT")
+    if endpoint:
+        settings["endpoint"] = endpoint
+    return AzureStore(
+        location.bucket, prefix=location.key or None, account_name=account, **settings, **_client(endpoint)
+    )  # type: ignore[arg-type]  # as above
 
 
 _OPENERS: Mapping[str, Callable[..., "Opened"]] = {
@@ -313,7 +318,7 @@ _OPENERS: Mapping[str, Callable[..., "Opened"]] = {
     **dict.fromkeys(_SCHEMES_OF_AZURE, _open_azure),
 }
 
-_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
+_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified container does not exist|bucket does not exist")
 _NO_SUCH_BUCKET = "there is no such bucket at this endpoint; correct ATTRIBUTE_SYNC_DATA or the endpoint"
 _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_NO_BUCKET, _NO_SUCH_BUCKET),

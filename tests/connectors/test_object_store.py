@@ -191,6 +191,10 @@ def test_google_and_azure_are_opened_by_their_own_means(monkeypatch: pytest.Monk
     assert google.prefix == "a"
     azure, _ = opened("abfs://container@account.dfs.core.windows.net/a", {})
     assert azure.config["account_name"] == "account"
+    emulated, _ = opened(
+        "az://box/a", {"AZURE_STORAGE_ACCOUNT": "dev", "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:1/dev"}
+    )
+    assert emulated.client_options["allow_http"] == "true"
     with pytest.raises(ObjectStoreError, match="say the account"):
         opened("az://container/a", {})
 
