@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from connectors.profiles.clickhouse import ClickHouse
 from connectors.profiles.duckdb_files import DuckDBFile
 from connectors.profiles.errors import WarehouseSettingsError, without_secrets
 from connectors.profiles.mysql import MySQL
@@ -61,6 +62,10 @@ def _open_mysql(uri: str, settings: OpenSettings) -> Warehouse:
     return MySQL(uri, timeout_seconds=settings.timeout_seconds)
 
 
+def _open_clickhouse(uri: str, settings: OpenSettings) -> Warehouse:
+    return ClickHouse(uri, timeout_seconds=settings.timeout_seconds)
+
+
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
     return DuckDBFile(uri, base=settings.base, spill_folder=settings.spill_folder, memory_limit=settings.memory_limit)
 
@@ -74,6 +79,7 @@ DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
     "postgres": _open_postgresql,
     "mysql": _open_mysql,
     "mariadb": _open_mysql,
+    "clickhouse": _open_clickhouse,
     "duckdb": _open_duckdb,
     "sqlite": _open_sqlite,
 }

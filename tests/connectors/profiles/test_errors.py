@@ -64,6 +64,15 @@ def test_secrets_are_masked_encoded_and_decoded() -> None:
     assert text == 'no "***", no "***", no "***", but require'
 
 
+@pytest.mark.parametrize(
+    "parameter", ["sslpassword", "private_key_file_pwd", "passcode", "access_token", "credentials", "client_secret"]
+)
+def test_a_secret_in_a_parameter_is_masked_whatever_the_vendor_calls_it(parameter: str) -> None:
+    uri = f"scheme://user@host/marts?a=b&{parameter}=plan%74ed"
+    assert without_secrets(uri) == "scheme://host/marts"
+    assert mask_secrets("no plan%74ed, no planted, but b", uri) == "no ***, no ***, but b"
+
+
 def test_an_address_without_secrets_changes_no_text() -> None:
     assert mask_secrets("as it is", "postgresql://db/marts") == "as it is"
     assert mask_secrets("as it is", "postgresql://u:@db/marts") == "as it is"
