@@ -9,17 +9,16 @@ users, settings and kills, is this file's: not a server of ClickHouse's.
 import base64
 import json
 import os
-import socket
 import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import Protocol
+
+from tests.loopback_http import Exchange, loopback_http
 
 ANSWERS = Path(__file__).parent / "connectors" / "profiles" / "clickhouse_answers.json"
 _SETTINGS = "SELECT name, value, readonly FROM system.settings"
@@ -96,37 +95,15 @@ class Embedded:
 
 @dataclass(slots=True)
 class Request:
-    """One request: its query, the parameters of its address, and its connection."""
+    """One request: its query, the parameters of its address, and the answer."""
 
     query: str
     parameters: dict[str, str]
-    handler: BaseHTTPRequestHandler
-
-    def begin(self, status: int = 200, *headers: tuple[str, str], size: int | None = None) -> None:
-        self.handler.send_response(status)
-        for name, value in headers:
-            self.handler.send_header(name, value)
-        self.handler.send_header(*(("Transfer-Encoding", "chunked") if size is None else ("Content-Length", str(size))))
-        self.handler.end_headers()
-
-    def send(self, piece: bytes) -> None:
-        """A chunk; the empty one is the last."""
-        self.handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-        self.handler.wfile.flush()
-
-    def whole(self, body: bytes) -> None:
-        self.begin(size=len(body))
-        self.handler.wfile.write(body)
+    exchange: Exchange
 
     def refuse(self, words: str, status: int = 500) -> None:
         code = words.partition("Code: ")[2].partition(".")[0]
-        body = f"{words} (version 26.9.2.1)\n".encode()
-        self.begin(status, ("X-ClickHouse-Exception-Code", code), size=len(body))
-        self.handler.wfile.write(body)
-
-    def hang_up(self) -> None:
-        self.handler.connection.shutdown(socket.SHUT_RDWR)
-        self.handler.close_connection = True
+        self.exchange.answer(f"{words} (version 26.9.2.1)\n".encode(), status, {"X-ClickHouse-Exception-Code": code})
 
 
 Script = Callable[[Request], bool]
@@ -149,14 +126,15 @@ class ClickHouseServer:
     def queries(self, beginning: str) -> list[Request]:
         return [request for request in self.requests if request.query.startswith(beginning)]
 
-    def serve(self, request: Request) -> None:
+    def serve(self, exchange: Exchange) -> None:
+        request = Request(exchange.body.decode(), exchange.parameters, exchange)
         expected = "Basic " + base64.b64encode(f"reader:{self.password}".encode()).decode()
         self.requests.append(request)
-        if request.handler.headers["Authorization"] != expected:
+        if exchange.headers["Authorization"] != expected:
             request.refuse(_NOT_LET_IN, 403)
         elif not self.script(request):
             try:
-                request.whole(self.engine.answer(request.query))
+                exchange.answer(self.engine.answer(request.query))
             except RefusedError as error:
                 request.refuse(str(error))
 
@@ -171,29 +149,8 @@ _NOT_LET_IN = (
 def clickhouse_server() -> Iterator[ClickHouseServer]:
     """Starts the server; with RECORD_CLICKHOUSE=1 the engine answers, and its answers replace the file."""
     engine: Engine = Embedded() if os.environ.get("RECORD_CLICKHOUSE") else Played()
-    served = ClickHouseServer(engine)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            query = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            found = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
-            served.serve(Request(query, found, self))
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
-        served.port = http.server_address[1]
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield served
-        finally:
-            http.shutdown()
-            thread.join(10)
-            if isinstance(engine, Embedded):
-                engine.keep()
+    server = ClickHouseServer(engine)
+    with loopback_http(server.serve) as server.port:
+        yield server
+    if isinstance(engine, Embedded):
+        engine.keep()

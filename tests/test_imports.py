@@ -46,6 +46,7 @@ CONFINED: Mapping[str, tuple[str, ...]] = {
     "pymysql": ("connectors.profiles.mysql",),
     # drivers of servers are imported by name when an address asks for them
     "clickhouse_connect": (),
+    "snowflake": (),
     "sqlite3": ("connectors.profiles.sqlite_files", "connectors.tencent_push.*", "pipelines*"),
     "ibis": ("pipelines*",),
     "rich": ("pipelines.live_bar",),
@@ -202,6 +203,8 @@ PLANTED = [
     ("connectors.profiles.arrow_stream", "import dagster", "imports dagster"),
     ("connectors.profiles.clickhouse", "import clickhouse_connect", "imports clickhouse_connect"),
     ("connectors.profiles.clickhouse_types", "import duckdb", "imports duckdb"),
+    ("connectors.profiles.snowflake", "import snowflake.connector", "imports snowflake.connector"),
+    ("connectors.profiles.snowflake_types", "from pipelines.values import Kind", "imports pipelines.values"),
     ("connectors.profiles.staging", "from pipelines.source_rows import FILE", "imports pipelines.source_rows"),
     ("connectors.profiles.extract_folder", "from pipelines.store import Store", "imports pipelines.store"),
     ("pipelines.freshness", "import dagster", "imports dagster"),

@@ -15,6 +15,7 @@ from connectors.profiles.duckdb_files import DuckDBFile
 from connectors.profiles.errors import WarehouseSettingsError, without_secrets
 from connectors.profiles.mysql import MySQL
 from connectors.profiles.postgresql import PostgreSQL
+from connectors.profiles.snowflake import Snowflake
 from connectors.profiles.sql_text import TableName
 from connectors.profiles.sqlite_files import SQLiteFile
 
@@ -66,6 +67,10 @@ def _open_clickhouse(uri: str, settings: OpenSettings) -> Warehouse:
     return ClickHouse(uri, timeout_seconds=settings.timeout_seconds)
 
 
+def _open_snowflake(uri: str, settings: OpenSettings) -> Warehouse:
+    return Snowflake(uri, timeout_seconds=settings.timeout_seconds)
+
+
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
     return DuckDBFile(uri, base=settings.base, spill_folder=settings.spill_folder, memory_limit=settings.memory_limit)
 
@@ -80,6 +85,7 @@ DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
     "mysql": _open_mysql,
     "mariadb": _open_mysql,
     "clickhouse": _open_clickhouse,
+    "snowflake": _open_snowflake,
     "duckdb": _open_duckdb,
     "sqlite": _open_sqlite,
 }

@@ -4,10 +4,12 @@ What belongs to one vendor (its parameters, its types, which of its errors is wh
 """
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
+
+import pyarrow as pa
 
 from connectors.profiles.errors import (
     WarehouseQueryError,
@@ -18,6 +20,7 @@ from connectors.profiles.errors import (
     read_network_address,
     without_secrets,
 )
+from connectors.profiles.sql_text import is_ordered, narrowed, quoted
 
 APPLICATION = "tencent-push-attribute-sync"  # what a server's list of sessions shows
 CONNECT_SECONDS = 15
@@ -92,6 +95,29 @@ class ServerAddress:
 
     def _masked(self, said: str) -> str:
         return mask_secrets(" ".join(said.split()).rstrip("."), self.uri)
+
+
+class Narrowing:
+    """Queries narrowed to the wanted columns, for servers that forget the order of a query inside another one.
+
+    An ordered query stays as it is, and the columns that nobody wants are left out when its rows arrive.
+    """
+
+    def __init__(self, mark: str = '"') -> None:
+        self._mark = mark
+        self._schemas: dict[str, pa.Schema] = {}
+
+    def select(self, query: str, fields: Sequence[pa.Field], *, check: Callable[[str], object]) -> str:
+        """What to run for `fields` of `query`. `check` has to raise for what is no query of rows: it may not run."""
+        inside = narrowed(query, [quoted(field.name, self._mark) for field in fields])
+        check(inside)
+        chosen = query if is_ordered(query) else inside
+        self._schemas[chosen] = pa.schema(fields)
+        return chosen
+
+    def schema(self, chosen: str) -> pa.Schema | None:
+        """The columns of what `select` answered; None for any other query."""
+        return self._schemas.get(chosen)
 
 
 def server_address(uri: str, *, shape: str, parameters: Collection[str], most_parts: int) -> ServerAddress:

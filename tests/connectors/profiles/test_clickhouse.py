@@ -105,7 +105,9 @@ def test_bytes_of_an_older_server_are_text_and_told_when_they_are_none(
     def older(request: Request) -> bool:
         if "ArrowStream" not in request.query:
             return False
-        request.whole(arrow_stream(pa.record_batch({"a": pa.array(["上".encode(), b"x" if good else b"\xff"])})))
+        request.exchange.answer(
+            arrow_stream(pa.record_batch({"a": pa.array(["上".encode(), b"x" if good else b"\xff"])}))
+        )
         return True
 
     server.script = older
@@ -144,7 +146,7 @@ def test_what_the_profile_fixes_is_not_sent_and_a_lower_limit_stays(server: Clic
             ("max_execution_time", "7", 1),
             ("timeout_before_checking_execution_speed", "10", 0),
         ]
-        request.whole(native_settings(rows))
+        request.exchange.answer(native_settings(rows))
         return True
 
     server.script = fixed
@@ -163,18 +165,18 @@ def test_a_query_that_takes_too_long_is_killed_by_its_id(begun: bool, server: Cl
         if request.query.startswith("KILL QUERY"):
             assert server.queries("SELECT `a`")[-1].parameters["query_id"] in request.query
             killed.set()
-            request.whole(b"")
+            request.exchange.answer(b"")
             return True
         if "ArrowStream" not in request.query:
             return False
         if begun:
-            request.begin()
-            request.send(arrow_stream(pa.record_batch({"a": pa.array([1], pa.uint8())}))[:-8])
+            request.exchange.begin()
+            request.exchange.send(arrow_stream(pa.record_batch({"a": pa.array([1], pa.uint8())}))[:-8])
         assert killed.wait(30)
         words = "Code: 394. DB::Exception: Query was cancelled. (QUERY_WAS_CANCELLED)"
         if begun:
-            request.send(words.encode())
-            request.send(b"")
+            request.exchange.send(words.encode())
+            request.exchange.send(b"")
         else:
             request.refuse(words)
         return True
@@ -259,15 +261,15 @@ def test_an_answer_that_stops_between_two_batches_is_no_result(
     def broken(request: Request) -> bool:
         if "ArrowStream" not in request.query:
             return False
-        request.begin()
-        request.send(arrow_stream(*[pa.record_batch({"a": pa.array([1], pa.uint8())})] * 3)[:-8])
+        request.exchange.begin()
+        request.exchange.send(arrow_stream(*[pa.record_batch({"a": pa.array([1], pa.uint8())})] * 3)[:-8])
         if how == "appends an error":
-            request.send(b"__exception__\r\nabc\r\nCode: 241. DB::Exception: Memory limit exceeded: would use 9 GiB. "
-                         b"(MEMORY_LIMIT_EXCEEDED)\r\n30 abc\r\n__exception__\r\n")  # fmt: skip
+            request.exchange.send(b"__exception__\r\nabc\r\nCode: 241. DB::Exception: Memory limit exceeded: would use "
+                         b"9 GiB. (MEMORY_LIMIT_EXCEEDED)\r\n30 abc\r\n__exception__\r\n")  # fmt: skip
         if how == "hangs up":
-            request.hang_up()
+            request.exchange.hang_up()
         else:
-            request.send(b"")
+            request.exchange.send(b"")
         return True
 
     server.script = broken

@@ -1,7 +1,8 @@
+import pyarrow as pa
 import pytest
 
 from connectors.profiles.errors import WarehouseSettingsError
-from connectors.profiles.servers import ServerAddress, driver, server_address
+from connectors.profiles.servers import Narrowing, ServerAddress, driver, server_address
 
 SHAPE = "thing://user:password@host/a/b"
 
@@ -55,3 +56,17 @@ def test_secrets_of_the_address_are_masked_in_whatever_the_server_says() -> None
 def test_a_driver_that_is_missing_is_told_with_the_command_that_installs_it() -> None:
     with pytest.raises(WarehouseSettingsError, match=r"thing:// .* pip install 'tencent-push-attribute-sync\[stuff\]'"):
         driver("no_such_driver", scheme="thing", extra="stuff")
+
+
+FIELDS = [pa.field("a`b", pa.int64())]
+
+
+def test_a_query_is_narrowed_with_its_names_quoted_and_an_ordered_one_stays_as_it_is() -> None:
+    narrowing, checked = Narrowing("`"), list[str]()
+    plain = narrowing.select("select * from t", FIELDS, check=checked.append)
+    ordered = narrowing.select("select * from t order by 1", FIELDS, check=checked.append)
+    assert plain == "SELECT `a``b` FROM (\nselect * from t\n) AS profiles"
+    assert ordered == "select * from t order by 1"
+    assert (narrowing.schema(plain), narrowing.schema(ordered)) == (pa.schema(FIELDS), pa.schema(FIELDS))
+    assert narrowing.schema("select * from t") is None
+    assert checked == [plain, plain.replace("select * from t", ordered)], "an ordered CREATE must not run either"
