@@ -47,6 +47,8 @@ CONFINED: Mapping[str, tuple[str, ...]] = {
     # drivers of servers are imported by name when an address asks for them
     "clickhouse_connect": (),
     "snowflake": (),
+    "google": (),
+    "grpc": (),
     "sqlite3": ("connectors.profiles.sqlite_files", "connectors.tencent_push.*", "pipelines*"),
     "ibis": ("pipelines*",),
     "rich": ("pipelines.live_bar",),
@@ -205,6 +207,8 @@ PLANTED = [
     ("connectors.profiles.clickhouse_types", "import duckdb", "imports duckdb"),
     ("connectors.profiles.snowflake", "import snowflake.connector", "imports snowflake.connector"),
     ("connectors.profiles.snowflake_types", "from pipelines.values import Kind", "imports pipelines.values"),
+    ("connectors.profiles.bigquery", "from google.cloud import bigquery", "imports google.cloud"),
+    ("connectors.profiles.bigquery_types", "import dagster", "imports dagster"),
     ("connectors.profiles.staging", "from pipelines.source_rows import FILE", "imports pipelines.source_rows"),
     ("connectors.profiles.extract_folder", "from pipelines.store import Store", "imports pipelines.store"),
     ("pipelines.freshness", "import dagster", "imports dagster"),

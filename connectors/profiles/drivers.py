@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from connectors.profiles.bigquery import BigQuery
 from connectors.profiles.clickhouse import ClickHouse
 from connectors.profiles.duckdb_files import DuckDBFile
 from connectors.profiles.errors import WarehouseSettingsError, without_secrets
@@ -71,6 +72,10 @@ def _open_snowflake(uri: str, settings: OpenSettings) -> Warehouse:
     return Snowflake(uri, timeout_seconds=settings.timeout_seconds)
 
 
+def _open_bigquery(uri: str, settings: OpenSettings) -> Warehouse:
+    return BigQuery(uri, timeout_seconds=settings.timeout_seconds)
+
+
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
     return DuckDBFile(uri, base=settings.base, spill_folder=settings.spill_folder, memory_limit=settings.memory_limit)
 
@@ -86,6 +91,7 @@ DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
     "mariadb": _open_mysql,
     "clickhouse": _open_clickhouse,
     "snowflake": _open_snowflake,
+    "bigquery": _open_bigquery,
     "duckdb": _open_duckdb,
     "sqlite": _open_sqlite,
 }

@@ -28,11 +28,11 @@ BACKSTOP_SECONDS = 60  # the server ends a statement by itself this long after w
 # What a driver's message about its connection is known to mean; the rest of it may quote addresses and bytes.
 _PASSING = (
     "Connection refused", "timed out", "Connection reset by peer", "Temporary failure in name resolution",
-    "Connection aborted", "RemoteDisconnected", "IncompleteRead", "Service Unavailable", "Too Many Requests",
+    "Connection aborted", "RemoteDisconnected", "IncompleteRead", "503 Service Unavailable", "429 Too Many Requests",
 )  # fmt: skip
 _LASTING = (
     "Name or service not known", "No route to host", "Network is unreachable", "certificate verify failed",
-    "doesn't match", "WRONG_VERSION_NUMBER", "Unauthorized", "Forbidden", "Not Found",
+    "doesn't match", "WRONG_VERSION_NUMBER", "401 Unauthorized", "403 Forbidden", "404 Not Found",
 )  # fmt: skip
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
