@@ -23,7 +23,7 @@ from connectors.profiles.servers import (
     driver,
     server_address,
 )
-from connectors.profiles.sql_text import TableName, all_of
+from connectors.profiles.sql_text import TableName, all_of, quoted
 
 _SHAPE = "bigquery://project/dataset?location=EU"
 _PARAMETERS = ("location", "credentials_path", "connect_timeout")
@@ -47,7 +47,7 @@ class BigQuery:
         self._address = server_address(uri, shape=_SHAPE, parameters=_PARAMETERS, most_parts=1)
         self._bigquery = driver("google.cloud.bigquery", scheme="bigquery", extra="bigquery")
         self._storage = driver("google.cloud.bigquery_storage", scheme="bigquery", extra="bigquery")
-        self._narrowing = Narrowing(_MARK)
+        self._narrowing = Narrowing(column_of=lambda field: quoted(field.name, _MARK))
         self._job: Any = None
         self._seconds = int(timeout_seconds) + BACKSTOP_SECONDS
         try:

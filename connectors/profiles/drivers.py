@@ -19,6 +19,7 @@ from connectors.profiles.postgresql import PostgreSQL
 from connectors.profiles.snowflake import Snowflake
 from connectors.profiles.sql_text import TableName
 from connectors.profiles.sqlite_files import SQLiteFile
+from connectors.profiles.trino import Trino
 
 
 class Warehouse(Protocol):
@@ -76,6 +77,10 @@ def _open_bigquery(uri: str, settings: OpenSettings) -> Warehouse:
     return BigQuery(uri, timeout_seconds=settings.timeout_seconds)
 
 
+def _open_trino(uri: str, settings: OpenSettings) -> Warehouse:
+    return Trino(uri, timeout_seconds=settings.timeout_seconds)
+
+
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
     return DuckDBFile(uri, base=settings.base, spill_folder=settings.spill_folder, memory_limit=settings.memory_limit)
 
@@ -92,6 +97,7 @@ DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
     "clickhouse": _open_clickhouse,
     "snowflake": _open_snowflake,
     "bigquery": _open_bigquery,
+    "trino": _open_trino,
     "duckdb": _open_duckdb,
     "sqlite": _open_sqlite,
 }

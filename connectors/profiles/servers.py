@@ -20,7 +20,7 @@ from connectors.profiles.errors import (
     read_network_address,
     without_secrets,
 )
-from connectors.profiles.sql_text import is_ordered, narrowed, quoted
+from connectors.profiles.sql_text import is_ordered, narrowed
 
 APPLICATION = "tencent-push-attribute-sync"  # what a server's list of sessions shows
 CONNECT_SECONDS = 15
@@ -103,13 +103,13 @@ class Narrowing:
     An ordered query stays as it is, and the columns that nobody wants are left out when its rows arrive.
     """
 
-    def __init__(self, mark: str = '"') -> None:
-        self._mark = mark
+    def __init__(self, *, column_of: Callable[[pa.Field], str]) -> None:
+        self._column_of = column_of
         self._schemas: dict[str, pa.Schema] = {}
 
     def select(self, query: str, fields: Sequence[pa.Field], *, check: Callable[[str], object]) -> str:
         """What to run for `fields` of `query`. `check` has to raise for what is no query of rows: it may not run."""
-        inside = narrowed(query, [quoted(field.name, self._mark) for field in fields])
+        inside = narrowed(query, [self._column_of(field) for field in fields])
         check(inside)
         chosen = query if is_ordered(query) else inside
         self._schemas[chosen] = pa.schema(fields)

@@ -22,7 +22,7 @@ from connectors.profiles.servers import (
     server_address,
 )
 from connectors.profiles.snowflake_types import field_of
-from connectors.profiles.sql_text import TableName, all_of
+from connectors.profiles.sql_text import TableName, all_of, quoted
 
 _SHAPE = "snowflake://user:password@account/database/schema?warehouse=...&role=..."
 _AUTHENTICATORS = (
@@ -57,7 +57,7 @@ class Snowflake:
         self._address = server_address(uri, shape=_SHAPE, parameters=_PARAMETERS, most_parts=2)
         self._driver = driver("snowflake.connector", scheme="snowflake", extra="snowflake")
         self._arguments = _arguments(self._address)
-        self._narrowing = Narrowing()
+        self._narrowing = Narrowing(column_of=lambda field: quoted(field.name))
         try:
             self._connection = self._connected(
                 seconds=self._address.seconds("connect_timeout", CONNECT_SECONDS),

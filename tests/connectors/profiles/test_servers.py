@@ -3,6 +3,7 @@ import pytest
 
 from connectors.profiles.errors import WarehouseSettingsError
 from connectors.profiles.servers import Narrowing, ServerAddress, driver, server_address
+from connectors.profiles.sql_text import quoted
 
 SHAPE = "thing://user:password@host/a/b"
 
@@ -62,7 +63,7 @@ FIELDS = [pa.field("a`b", pa.int64())]
 
 
 def test_a_query_is_narrowed_with_its_names_quoted_and_an_ordered_one_stays_as_it_is() -> None:
-    narrowing, checked = Narrowing("`"), list[str]()
+    narrowing, checked = Narrowing(column_of=lambda field: quoted(field.name, "`")), list[str]()
     plain = narrowing.select("select * from t", FIELDS, check=checked.append)
     ordered = narrowing.select("select * from t order by 1", FIELDS, check=checked.append)
     assert plain == "SELECT `a``b` FROM (\nselect * from t\n) AS profiles"
