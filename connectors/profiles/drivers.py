@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from connectors.profiles.bigquery import BigQuery
 from connectors.profiles.clickhouse import ClickHouse
+from connectors.profiles.databricks import Databricks
 from connectors.profiles.duckdb_files import DuckDBFile
 from connectors.profiles.errors import WarehouseSettingsError, without_secrets
 from connectors.profiles.mysql import MySQL
@@ -81,6 +82,10 @@ def _open_trino(uri: str, settings: OpenSettings) -> Warehouse:
     return Trino(uri, timeout_seconds=settings.timeout_seconds)
 
 
+def _open_databricks(uri: str, settings: OpenSettings) -> Warehouse:
+    return Databricks(uri, timeout_seconds=settings.timeout_seconds)
+
+
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
     return DuckDBFile(uri, base=settings.base, spill_folder=settings.spill_folder, memory_limit=settings.memory_limit)
 
@@ -98,6 +103,7 @@ DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
     "snowflake": _open_snowflake,
     "bigquery": _open_bigquery,
     "trino": _open_trino,
+    "databricks": _open_databricks,
     "duckdb": _open_duckdb,
     "sqlite": _open_sqlite,
 }
