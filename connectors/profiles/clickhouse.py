@@ -107,17 +107,23 @@ class ClickHouse:
 
     def _prepare_session(self, seconds: int) -> None:
         """Nothing written, and an end of the server's own. What the user's profile fixes stays as it is."""
-        known = self._client.server_settings
-        limit = known.get("max_execution_time")
-        lower_stays = limit is not None and 0 < float(limit.value) < seconds
         for name, value in (
             ("cancel_http_readonly_queries_on_client_close", "1"),
             ("timeout_before_checking_execution_speed", "0"),  # else a forecast of the time counts, not the time
-            ("max_execution_time", limit.value if lower_stays else str(seconds)),
+            ("max_execution_time", self._most_seconds(seconds)),
             ("readonly", "2"),  # settings may still be sent with a query
         ):
             with suppress(self._fault):
                 self._client.set_client_setting(name, value)
+
+    def _most_seconds(self, seconds: int) -> str:
+        """Ours, or the profile's own limit where that is lower; more than its maximum would refuse every query."""
+        try:
+            known = self._client.command("SELECT value, max FROM system.settings WHERE name = 'max_execution_time'")
+        except self._fault as error:
+            raise self._translated(error, what="cannot be reached") from None
+        limits = [float(said) for said in known if re.fullmatch(r"[0-9.]+", said) and float(said) > 0]
+        return str(int(min([seconds, *limits])))
 
     def _translated(
         self, error: Exception, said: str | None = None, *, what: str = "broke off before the last row"

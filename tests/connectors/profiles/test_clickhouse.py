@@ -137,15 +137,12 @@ def test_the_session_may_only_read_and_ends_by_itself(server: ClickHouseServer, 
         assert "session_id" not in sent, "a session of one query at a time could not kill its query"
 
 
-def test_what_the_profile_fixes_is_not_sent_and_a_lower_limit_stays(server: ClickHouseServer, tmp_path: Path) -> None:
+def test_what_the_profile_fixes_is_not_sent(server: ClickHouseServer, tmp_path: Path) -> None:
     def fixed(request: Request) -> bool:
-        if "FROM system.settings" not in request.query:
+        if "SELECT name, value, readonly FROM system.settings" not in request.query:
             return False
-        rows = [
-            ("readonly", "1", 1),
-            ("max_execution_time", "7", 1),
-            ("timeout_before_checking_execution_speed", "10", 0),
-        ]
+        rows = [("readonly", "1", 1), ("max_execution_time", "7", 1)]
+        rows += [("timeout_before_checking_execution_speed", "9", 0)]
         request.exchange.answer(native_settings(rows))
         return True
 
@@ -153,8 +150,26 @@ def test_what_the_profile_fixes_is_not_sent_and_a_lower_limit_stays(server: Clic
     extract(server.uri, "SELECT 1 AS a", tmp_path / "out")
     sent = server.queries("SELECT `a`")[0].parameters
     assert "readonly" not in sent
-    assert sent.get("max_execution_time", "7") == "7"
+    assert "max_execution_time" not in sent
     assert sent["timeout_before_checking_execution_speed"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("limits", "sent"),
+    [("0\t\\N", "160"), ("30\t\\N", "30"), ("0\t45.5", "45"), ("900\t1000", "160"), ("30\t20", "20")],
+)
+def test_a_lower_limit_of_the_profile_stays_and_its_maximum_is_kept(
+    limits: str, sent: str, server: ClickHouseServer, tmp_path: Path
+) -> None:
+    def limited(request: Request) -> bool:
+        if not request.query.startswith("SELECT value, max"):
+            return False
+        request.exchange.answer(f"{limits}\n".encode())
+        return True
+
+    server.script = limited
+    extract(server.uri, "SELECT 1 AS a", tmp_path / "out", timeout_seconds=100)
+    assert server.queries("SELECT `a`")[0].parameters["max_execution_time"] == sent
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["rows came", "no row yet"])

@@ -18,6 +18,11 @@ from connectors.profiles.errors import WarehouseSettingsError, mask_secrets, rea
         ("duckdb:data/profiles.duckdb", "duckdb:data/profiles.duckdb"),
         ("sqlite:///data/profiles.db", "sqlite:///data/profiles.db"),
         ("mysql://user:planted@db:3306/marts?ssl_ca=/planted", "mysql://db:3306/marts"),
+        ("clickhouse://user:planted@db:8443/marts?secure=true", "clickhouse://db:8443/marts"),
+        ("snowflake://u:planted@org-acc/db/s?private_key_file_pwd=planted", "snowflake://org-acc/db/s"),
+        ("bigquery://project/marts?credentials_path=/planted", "bigquery://project/marts"),
+        ("trino://user:planted@db:443/hive?access_token=planted", "trino://db:443/hive"),
+        ("databricks://token:dapi-planted@host?http_path=/planted", "databricks://host"),
     ],
 )
 def test_an_address_is_shown_without_user_password_and_parameters(uri: str, shown: str) -> None:
