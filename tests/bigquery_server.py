@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,8 @@ class BigQueryServer:
 
     def credentials_file(self, folder: Path) -> Path:
         """A service account's file, with a key of its own, whose tokens come from here."""
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
         account = {
-            "type": "service_account", "project_id": "proj", "private_key_id": "1", "private_key": pem.decode(),
+            "type": "service_account", "project_id": "proj", "private_key_id": "1", "private_key": _key(),
             "client_email": "reader@proj.example.com", "token_uri": f"http://127.0.0.1:{self.port}/token",
         }  # fmt: skip
         path = folder / "account.json"
@@ -165,6 +162,14 @@ class BigQueryServer:
             body = batch.select(names).serialize().to_pybytes()
             rows = types.ArrowRecordBatch(serialized_record_batch=body, row_count=batch.num_rows)
             yield types.ReadRowsResponse(arrow_record_batch=rows, row_count=batch.num_rows)
+
+
+@cache
+def _key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
 
 
 @contextmanager

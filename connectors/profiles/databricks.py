@@ -15,7 +15,6 @@ from connectors.profiles.errors import WarehouseError, WarehouseSettingsError, b
 from connectors.profiles.servers import (
     APPLICATION,
     BACKSTOP_SECONDS,
-    CONNECT_SECONDS,
     Narrowing,
     ServerAddress,
     driver,
@@ -24,12 +23,13 @@ from connectors.profiles.servers import (
 from connectors.profiles.sql_text import TableName, all_of, narrowed, quoted
 
 _SHAPE = "databricks://token:dapi...@host?http_path=/sql/1.0/warehouses/...&catalog=...&schema=..."
-_PARAMETERS = ("http_path", "catalog", "schema", "connect_timeout")
+_PARAMETERS = ("http_path", "catalog", "schema")
 _MARK = "`"
 _WAREHOUSE = re.compile(r"/?sql/1\.0/(?:warehouses|endpoints)/\w+")
 _ROWS_PER_BATCH = 20_000
 _BUFFER_BYTES = 8 * 1024 * 1024  # of one answer; the connector's own default is 100 MiB
 _DOWNLOAD_THREADS = 2  # pieces that wait here to be written, of about 20 MB each
+_ANSWER_SECONDS = 120  # for one answer; a query that is not ready is asked for again every few seconds
 _RETRIES, _RETRY_SECONDS = 5, 60  # the connector's own are 24 and 15 minutes
 
 _SQL_NAME = b"Spark:DataType:SqlName"  # in the metadata of the server's Arrow columns
@@ -132,7 +132,6 @@ def _arguments(address: ServerAddress) -> dict[str, Any]:
             f"{address.where} names no SQL warehouse, or no token. It must look like {_SHAPE}; a cluster is no SQL "
             "warehouse."
         )
-    seconds = address.seconds("connect_timeout", CONNECT_SECONDS)
     arguments: dict[str, Any] = {
         "server_hostname": address.host,
         "http_path": path,
@@ -140,7 +139,7 @@ def _arguments(address: ServerAddress) -> dict[str, Any]:
         "user_agent_entry": APPLICATION,
         "enable_telemetry": False,  # else it reports to the vendor how it is used, and every error
         "max_download_threads": _DOWNLOAD_THREADS,
-        "_socket_timeout": max(seconds, BACKSTOP_SECONDS),
+        "_socket_timeout": _ANSWER_SECONDS,
         "_retry_stop_after_attempts_count": _RETRIES,
         "_retry_stop_after_attempts_duration": _RETRY_SECONDS,
     }
