@@ -1,14 +1,14 @@
 """A double of a Databricks SQL warehouse on loopback: its Thrift service, by the vendor's own definitions of it.
 
 It knows no SQL: a test says what a query answers, as Arrow batches with the metadata that the service gives them. What
-it proves is the way through the connector; that the service itself answers so, it does not. Large answers, which
-the service lays down in a storage beside it, are not played.
+it proves is the way through the connector; that the service itself answers so, it does not.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -19,6 +19,7 @@ from thrift.transport.TTransport import TMemoryBuffer
 
 from tests.loopback_http import Exchange, loopback_http
 
+_INLINE, _BESIDE = ttypes.TSparkRowSetType.ARROW_BASED_SET, ttypes.TSparkRowSetType.URL_BASED_SET
 _DONE = ttypes.TStatus(ttypes.TStatusCode.SUCCESS_STATUS)
 
 
@@ -28,12 +29,16 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The batches of a query; `waits` until somebody cancels; `breaks` instead of handing on that batch."""
+    """The batches of a query; `waits` until somebody cancels; `breaks` instead of handing on that batch.
+
+    `beside`: large answers, which the service lays down in a storage beside it, with an address for each piece.
+    """
 
     schema: pa.Schema
     batches: Sequence[pa.RecordBatch] = ()
     waits: bool = False
     breaks: int | None = None
+    beside: bool = False
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class DatabricksServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     routes: list[str] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    _pieces: dict[str, bytes] = field(default_factory=dict)
     _running: dict[bytes, tuple[Answer | RefusedError, Iterator[int]]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -61,6 +67,10 @@ class DatabricksServer:
         return [query for query in self.asked if not query.startswith("SET ") and not query.endswith(" LIMIT 0")]
 
     def serve(self, exchange: Exchange) -> None:
+        if exchange.route.startswith("/pieces/"):
+            piece = self._pieces.get(exchange.route)
+            exchange.answer(piece or b"AccessDenied", 200 if piece else 403)
+            return
         self.routes.append(exchange.route)
         self.headers.append({name.lower(): value for name, value in exchange.headers.items()})
         if self.status != 200:
@@ -117,6 +127,10 @@ class DatabricksServer:
         answer, places = self._running[request.operationHandle.operationId.guid]
         assert isinstance(answer, Answer)
         place = next(places)
+        if answer.beside:
+            links = [self._link(answer, number) for number in range(len(answer.batches))]
+            rows = ttypes.TRowSet(startRowOffset=0, rows=[], resultLinks=links)
+            return ttypes.TFetchResultsResp(_DONE, False, rows, resultSetMetadata=_metadata(answer))
         if place == answer.breaks:
             raise ConnectionAbortedError
         batches = [
@@ -135,6 +149,18 @@ class DatabricksServer:
     def CloseOperation(self, request: Any) -> Any:  # noqa: N802
         return ttypes.TCloseOperationResp(_DONE)
 
+    def _link(self, answer: Answer, number: int) -> Any:
+        batch, route = answer.batches[number], f"/pieces/{number}"
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        body = sink.getvalue().to_pybytes()
+        if number != answer.breaks:
+            self._pieces[route] = body
+        before = sum(each.num_rows for each in answer.batches[:number])
+        address = f"http://127.0.0.1:{self.port}{route}"
+        return ttypes.TSparkArrowResultLink(address, int(time.time()) + 900, before, batch.num_rows, len(body))
+
     def _answer(self, query: str) -> Answer:
         if query.startswith("SET "):
             if query.startswith(self.fixed):
@@ -149,7 +175,7 @@ class DatabricksServer:
         whole = self.answer(inside.removesuffix("\n) AS profiles"))
         wanted = [part.strip("`") for part in names.removeprefix("SELECT ").split(", ")]
         schema = pa.schema([whole.schema.field(name) for name in wanted])
-        return Answer(schema, [batch.select(wanted) for batch in whole.batches], whole.waits, whole.breaks)
+        return replace(whole, schema=schema, batches=[batch.select(wanted) for batch in whole.batches])
 
 
 def _metadata(answer: Answer) -> Any:
@@ -158,7 +184,7 @@ def _metadata(answer: Answer) -> Any:
         ttypes.TColumnDesc(name, ttypes.TTypeDesc([entry]), place) for place, name in enumerate(answer.schema.names)
     ]
     return ttypes.TGetResultSetMetadataResp(
-        _DONE, ttypes.TTableSchema(columns), resultFormat=ttypes.TSparkRowSetType.ARROW_BASED_SET,
+        _DONE, ttypes.TTableSchema(columns), resultFormat=_BESIDE if answer.beside else _INLINE,
         lz4Compressed=False, arrowSchema=answer.schema.serialize().to_pybytes(),
     )  # fmt: skip
 

@@ -97,6 +97,22 @@ def test_many_rows_come_in_batches_of_bounded_size(server: DatabricksServer) -> 
     assert pa.Table.from_batches(read)["a"].to_pylist() == list(range(90_000))
 
 
+def test_a_large_answer_comes_from_the_storage_beside_the_service_in_its_order(
+    server: DatabricksServer, tmp_path: Path, rows_of: RowsOf
+) -> None:
+    batches = [pa.record_batch({"a": range(start, start + 1_000)}) for start in range(0, 8_000, 1_000)]
+    server.answer = lambda query: Answer(batches[0].schema, batches if server.queries() else (), beside=True)
+    rows = rows_of(extract(server.uri, "select a from t", tmp_path / "out"))
+    assert rows["a"].to_pylist() == list(range(8_000))
+
+
+def test_a_piece_of_a_large_answer_that_cannot_be_had_is_no_result(server: DatabricksServer, tmp_path: Path) -> None:
+    server.answer = lambda query: Answer(NUMBERS.schema, ROWS if server.queries() else (), beside=True, breaks=1)
+    with pytest.raises(WarehouseUnreachableError, match="broke off before the last row"):
+        extract(server.uri, "select a, b from t", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_rows_give_one_empty_file_with_the_schema(server: DatabricksServer, tmp_path: Path) -> None:
     server.answer = lambda query: Answer(NUMBERS.schema)
     manifest = extract(server.uri, "select a, b from t", tmp_path / "out")
