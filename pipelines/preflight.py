@@ -80,7 +80,7 @@ def _name_problems(mapping: SyncMapping) -> Iterator[tuple[tuple[str | int, ...]
 def _type_problems(mapping: SyncMapping, schema: pa.Schema) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for kind, mine in mapping.account_types().items():
         account = _value_type(schema.field(mine.column).type)
-        if not (_is_text(account) or pa.types.is_integer(account)):
+        if not (_is_text(account) or _is_whole_number(account)):
             yield (
                 ("accounts", kind.value, "column"),
                 f"column {mine.column!r} is {account}; an account is text or a whole number",
@@ -164,11 +164,16 @@ def _is_exact_decimal(kind: pa.DataType) -> bool:
     return bool(pa.types.is_decimal(kind)) and kind.precision <= MAX_DECIMAL_DIGITS
 
 
+def _is_whole_number(kind: pa.DataType) -> bool:
+    """Also a decimal without decimal places, which is what Snowflake and others keep every integer as."""
+    return bool(pa.types.is_integer(kind)) or (_is_exact_decimal(kind) and kind.scale == 0)
+
+
 def _where_problem(column: str, wanted: object, kind: pa.DataType) -> str | None:
     if isinstance(wanted, bool):
         is_fit = pa.types.is_boolean(kind)
     elif isinstance(wanted, int):
-        is_fit = pa.types.is_integer(kind)
+        is_fit = _is_whole_number(kind)
     else:
         is_fit = _is_text(kind) or (pa.types.is_date(kind) and is_date(str(wanted)))
     if is_fit:

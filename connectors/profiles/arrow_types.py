@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from connectors.profiles.errors import SourceColumnError
 
+TYPE_NAME = b"warehouse:type"  # metadata of a field: what the warehouse calls its type
 MAX_DECIMAL_DIGITS = 38  # of decimal128; wider ones are read as floats by SQL engines
 _NOT_A_NUMBER = pa.array(["nan", "NaN", "inf", "-inf", "Infinity", "-Infinity"])
 _FIRST_DAY = -719_162  # 0001-01-01 in days since 1970
@@ -125,7 +126,8 @@ def _declared_decimal(field: pa.Field) -> pa.DataType | None:
 
 def _type_name(field: pa.Field) -> str:
     """What the warehouse calls the type, where it says so; else what Arrow calls it."""
-    name = (field.metadata or {}).get(b"POSTGRESQL:type")
+    metadata = field.metadata or {}
+    name = metadata.get(TYPE_NAME) or metadata.get(b"POSTGRESQL:type")
     return name.decode() if name else str(field.type)
 
 

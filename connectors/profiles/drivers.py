@@ -10,12 +10,17 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from connectors.profiles.bigquery import BigQuery
+from connectors.profiles.clickhouse import ClickHouse
+from connectors.profiles.databricks import Databricks
 from connectors.profiles.duckdb_files import DuckDBFile
 from connectors.profiles.errors import WarehouseSettingsError, without_secrets
 from connectors.profiles.mysql import MySQL
 from connectors.profiles.postgresql import PostgreSQL
+from connectors.profiles.snowflake import Snowflake
 from connectors.profiles.sql_text import TableName
 from connectors.profiles.sqlite_files import SQLiteFile
+from connectors.profiles.trino import Trino
 
 
 class Warehouse(Protocol):
@@ -61,6 +66,26 @@ def _open_mysql(uri: str, settings: OpenSettings) -> Warehouse:
     return MySQL(uri, timeout_seconds=settings.timeout_seconds)
 
 
+def _open_clickhouse(uri: str, settings: OpenSettings) -> Warehouse:
+    return ClickHouse(uri, timeout_seconds=settings.timeout_seconds)
+
+
+def _open_snowflake(uri: str, settings: OpenSettings) -> Warehouse:
+    return Snowflake(uri, timeout_seconds=settings.timeout_seconds)
+
+
+def _open_bigquery(uri: str, settings: OpenSettings) -> Warehouse:
+    return BigQuery(uri, timeout_seconds=settings.timeout_seconds)
+
+
+def _open_trino(uri: str, settings: OpenSettings) -> Warehouse:
+    return Trino(uri, timeout_seconds=settings.timeout_seconds)
+
+
+def _open_databricks(uri: str, settings: OpenSettings) -> Warehouse:
+    return Databricks(uri, timeout_seconds=settings.timeout_seconds)
+
+
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
     return DuckDBFile(uri, base=settings.base, spill_folder=settings.spill_folder, memory_limit=settings.memory_limit)
 
@@ -74,6 +99,11 @@ DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
     "postgres": _open_postgresql,
     "mysql": _open_mysql,
     "mariadb": _open_mysql,
+    "clickhouse": _open_clickhouse,
+    "snowflake": _open_snowflake,
+    "bigquery": _open_bigquery,
+    "trino": _open_trino,
+    "databricks": _open_databricks,
     "duckdb": _open_duckdb,
     "sqlite": _open_sqlite,
 }

@@ -32,7 +32,7 @@ _NETWORK_ADDRESS = re.compile(
     rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^:@/?\s]*)(?::(?P<password>[^@/?\s]*))?@)?"
     rf"(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>/[^?@\s]*)?(?:\?(?P<parameters>[^@\s]*))?"
 )
-_SECRET_PARAMETER = re.compile(r"(?:^|&)[^=&]*(?:password|secret|token|key)[^=&]*=([^&]*)", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"(?:^|&)[^=&]*(?:pass|pwd|secret|token|key|credentials)[^=&]*=([^&]*)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 

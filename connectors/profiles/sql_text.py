@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+# what could hold other words or parentheses than those of the statement itself: texts, names, comments
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+_INNERMOST = re.compile(r"\([^()]*\)")
+_ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _PART = r'\s*(?:"(?:[^"\0]|"")+"|[^".\s\0](?:[^".\0]*[^".\s\0])?)\s*'
 _NAME = re.compile(rf"{_PART}(?:\.{_PART}){{0,2}}")  # database, schema, table
 
@@ -52,3 +56,11 @@ def all_of(table: TableName, mark: str = '"') -> str:
 def narrowed(query: str, columns: Sequence[str]) -> str:
     """`query` narrowed to `columns`, which are written as they stand. The line breaks end a comment of the query's."""
     return f"SELECT {', '.join(columns)} FROM (\n{query}\n) AS profiles"  # noqa: S608 - the owner's own query
+
+
+def is_ordered(query: str) -> bool:
+    """Whether the statement itself has an ORDER BY, not only a window or a query inside it."""
+    outside = _QUOTED.sub(" ", query)
+    while (flatter := _INNERMOST.sub(" ", outside)) != outside:
+        outside = flatter
+    return bool(_ORDERED.search(outside))

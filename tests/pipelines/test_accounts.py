@@ -162,7 +162,7 @@ def test_blank_is_white_space_of_any_script_and_nothing_else(engine: Engine) -> 
     assert status(engine, sync({"column": "user"}, None), {"user": "".join(sorted(blank))}) == (Status.WITHOUT_ACCOUNT,)
 
 
-@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.int8()], ids=str)
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.int8(), pa.decimal128(38, 0)], ids=str)
 def test_a_whole_number_is_an_account_in_decimal(engine: Engine, kind: pa.DataType) -> None:
     schema = pa.schema([("user", kind)])
     table = engine.register("numbers", pa.Table.from_pylist([{"user": 7}, {"user": None}], schema=schema))
@@ -174,9 +174,10 @@ def test_a_whole_number_is_an_account_in_decimal(engine: Engine, kind: pa.DataTy
     ]
 
 
-def test_where_compares_numbers_and_text_of_their_own_type(engine: Engine) -> None:
-    schema = pa.schema([("user", pa.string()), ("level", pa.int32()), ("kind", pa.string())])
-    rows = [{"user": "u", "level": level, "kind": kind} for level in (1, 2, None) for kind in ("1", "01")]
+@pytest.mark.parametrize("level", [pa.int32(), pa.decimal128(38, 0)], ids=str)
+def test_where_compares_numbers_and_text_of_their_own_type(engine: Engine, level: pa.DataType) -> None:
+    schema = pa.schema([("user", pa.string()), ("level", level), ("kind", pa.string())])
+    rows = [{"user": "u", "level": one, "kind": kind} for one in (1, 2, None) for kind in ("1", "01")]
     by_number = sync({"column": "user", "where": {"level": 1}}, None)
     by_text = sync({"column": "user", "where": {"kind": "1"}}, None)
     assert [found == (Status.CANDIDATE,) for found in statuses(engine, by_number, *rows, schema=schema)] == [

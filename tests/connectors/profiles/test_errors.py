@@ -18,6 +18,11 @@ from connectors.profiles.errors import WarehouseSettingsError, mask_secrets, rea
         ("duckdb:data/profiles.duckdb", "duckdb:data/profiles.duckdb"),
         ("sqlite:///data/profiles.db", "sqlite:///data/profiles.db"),
         ("mysql://user:planted@db:3306/marts?ssl_ca=/planted", "mysql://db:3306/marts"),
+        ("clickhouse://user:planted@db:8443/marts?secure=true", "clickhouse://db:8443/marts"),
+        ("snowflake://u:planted@org-acc/db/s?private_key_file_pwd=planted", "snowflake://org-acc/db/s"),
+        ("bigquery://project/marts?credentials_path=/planted", "bigquery://project/marts"),
+        ("trino://user:planted@db:443/hive?access_token=planted", "trino://db:443/hive"),
+        ("databricks://token:dapi-planted@host?http_path=/planted", "databricks://host"),
     ],
 )
 def test_an_address_is_shown_without_user_password_and_parameters(uri: str, shown: str) -> None:
@@ -62,6 +67,15 @@ def test_secrets_are_masked_encoded_and_decoded() -> None:
     uri = "postgresql://user:p%40nted@db/marts?sslpassword=other&sslmode=require"
     text = mask_secrets('no "p%40nted", no "p@nted", no "other", but require', uri)
     assert text == 'no "***", no "***", no "***", but require'
+
+
+@pytest.mark.parametrize(
+    "parameter", ["sslpassword", "private_key_file_pwd", "passcode", "access_token", "credentials", "client_secret"]
+)
+def test_a_secret_in_a_parameter_is_masked_whatever_the_vendor_calls_it(parameter: str) -> None:
+    uri = f"scheme://user@host/marts?a=b&{parameter}=plan%74ed"
+    assert without_secrets(uri) == "scheme://host/marts"
+    assert mask_secrets("no plan%74ed, no planted, but b", uri) == "no ***, no ***, but b"
 
 
 def test_an_address_without_secrets_changes_no_text() -> None:

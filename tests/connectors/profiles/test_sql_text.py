@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from connectors.profiles.errors import WarehouseQueryError
 from connectors.profiles.parquet import Manifest
-from connectors.profiles.sql_text import TableName, all_of, quoted
+from connectors.profiles.sql_text import TableName, all_of, is_ordered, quoted
 from connectors.profiles.warehouse import extract
 
 RunSql = Callable[..., list[tuple[object, ...]]]
@@ -68,3 +68,21 @@ def test_a_table_is_read_whole_under_its_exact_name_or_refused_by_it(
         assert rows_of(manifest).to_pylist() == [{"user_id": "u1", "city": "上海"}]
         with pytest.raises(WarehouseQueryError, match=r"märts|no_such"):
             extract(uri, TableName.parse(f"märts.{quoted(ODD + 'no_such')}"), tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("select a from t order by a", True),
+        ("select a from t ORDER\n BY (a), ')' limit 5", True),
+        ("(select a from t) order by 1", True),
+        ("select row_number() over (partition by a order by (b)) from t", False),
+        ("select * from (select a from t order by a limit (1)) x", False),
+        ("select 'order by', \"order by\", `order by` from t -- order by\n /* order\nby */", False),
+        ("select 'it''s ( order by' from t", False),
+        ("select 'it\\'s (', a from t order by a", True),
+        ("select border by from t", False),
+    ],
+)
+def test_an_order_counts_where_it_is_the_statement_s_own(query: str, expected: bool) -> None:
+    assert is_ordered(query) == expected
