@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Opened
@@ -235,7 +235,7 @@ def _open(location: Location, environ: Mapping[str, str]) -> "tuple[Opened, Open
     return opener(location, environ, is_creating=True), opener(location, environ, is_creating=False)
 
 
-def _client(endpoint: str | None, headers: Mapping[str, str] | None = None) -> dict[str, object]:
+def _client(endpoint: str | None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
     return {
         "client_options": {
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -256,10 +256,10 @@ def _open_s3(location: Location, environ: Mapping[str, str], *, is_creating: boo
 
     del is_creating  # S3 is told with each request
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-    place: dict[str, object] = {"region": _region(environ) or "us-east-1"}
+    place: dict[str, Any] = {"region": _region(environ) or "us-east-1"}
     if endpoint is not None:
         place["endpoint"] = endpoint
-    return S3Store(location.bucket, prefix=location.key or None, **place, **_client(endpoint))  # type: ignore[arg-type]  # as its own TypedDicts say
+    return S3Store(location.bucket, prefix=location.key or None, **place, **_client(endpoint))
 
 
 def _open_cos(location: Location, environ: Mapping[str, str], *, is_creating: bool) -> "Opened":
@@ -277,7 +277,7 @@ def _open_cos(location: Location, environ: Mapping[str, str], *, is_creating: bo
         endpoint=endpoint,
         region=region,
         virtual_hosted_style_request=True,
-        **_client(endpoint, headers),  # type: ignore[arg-type]  # as its own TypedDicts say
+        **_client(endpoint, headers),
     )
 
 
@@ -285,7 +285,7 @@ def _open_google(location: Location, _environ: Mapping[str, str], *, is_creating
     from obstore.store import GCSStore  # noqa: PLC0415  an extra
 
     del is_creating
-    return GCSStore(location.bucket, prefix=location.key or None, **_client(None))  # type: ignore[arg-type]  # as above
+    return GCSStore(location.bucket, prefix=location.key or None, **_client(None))
 
 
 def _open_azure(location: Location, environ: Mapping[str, str], *, is_creating: bool) -> "Opened":
@@ -293,22 +293,20 @@ def _open_azure(location: Location, environ: Mapping[str, str], *, is_creating: 
 
     del is_creating
     host = location.authority.partition("@")[2]
-    account = (
-        host.partition(".")[0] or environ.get("AZURE_STORAGE_ACCOUNT") or environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-    )
+    account = host.partition(".")[0] or environ.get("AZURE_STORAGE_ACCOUNT")
     if not account:
         raise ObjectStoreError(
             f"{location}: say the account, with abfs://container@account.dfs.core.windows.net/folder or "
             "AZURE_STORAGE_ACCOUNT."
         )
     names = {"account_key": "AZURE_STORAGE_KEY", "sas_key": "AZURE_STORAGE_SAS_TOKEN"}  # as pyarrow's, for sources
-    settings = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+    settings: dict[str, Any] = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
     endpoint = environ.get("AZURE_STORAGE_ENDPOINT")
     if endpoint:
         settings["endpoint"] = endpoint
     return AzureStore(
         location.bucket, prefix=location.key or None, account_name=account, **settings, **_client(endpoint)
-    )  # type: ignore[arg-type]  # as above
+    )
 
 
 _OPENERS: Mapping[str, Callable[..., "Opened"]] = {
