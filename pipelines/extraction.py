@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.profiles.delta import DeltaTable
 from connectors.profiles.errors import (
     SourceColumnError,
     SourcePartitionError,
@@ -15,15 +14,16 @@ from connectors.profiles.errors import (
     SourceUnreadableError,
     WarehouseQueryError,
 )
-from connectors.profiles.filesystems import StorageOptions
-from connectors.profiles.iceberg import IcebergTable
-from connectors.profiles.lake_extract import extract_table
-from connectors.profiles.lake_table import LakeTable
-from connectors.profiles.object_storage import ObjectStorage
+from connectors.profiles.lake.delta import DeltaTable
+from connectors.profiles.lake.iceberg import IcebergTable
+from connectors.profiles.lake.lake_extract import extract_table
+from connectors.profiles.lake.lake_table import LakeTable
 from connectors.profiles.parquet import Manifest
 from connectors.profiles.partitions import Wanted, read_partitions
-from connectors.profiles.staging import stage
-from connectors.profiles.warehouse import extract
+from connectors.profiles.storage.filesystems import StorageOptions
+from connectors.profiles.storage.object_storage import ObjectStorage
+from connectors.profiles.storage.staging import stage
+from connectors.profiles.warehouses.warehouse import extract
 from pipelines.engine import ROW_PLACE
 from pipelines.errors import ConfigurationError
 from pipelines.mapping import SyncMapping

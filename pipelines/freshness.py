@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import ibis
 
 from connectors.profiles.footers import newest_in_footers
-from connectors.profiles.lake_table import TableVersion
+from connectors.profiles.lake.lake_table import TableVersion
 from connectors.profiles.parquet import Manifest
 from pipelines.engine import Engine
 from pipelines.errors import EngineError

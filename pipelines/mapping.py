@@ -23,9 +23,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from connectors.profiles.filesystems import is_address, read_address
-from connectors.profiles.sql_text import TableName
-from connectors.profiles.warehouse import TIMEOUT_SECONDS
+from connectors.profiles.storage.filesystems import is_address, read_address
+from connectors.profiles.warehouses.sql_text import TableName
+from connectors.profiles.warehouses.warehouse import TIMEOUT_SECONDS
 from connectors.tencent_push.protocol import MAX_ATTRIBUTES, MAX_NAME_BYTES, AccountType
 from pipelines.source_options import (
     AssetKeyText,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.profiles.errors import without_secrets
-from connectors.profiles.lake_table import TableVersion
+from connectors.profiles.lake.lake_table import TableVersion
 from connectors.profiles.parquet import Manifest
 from connectors.tencent_push.protocol import MAX_ACCOUNTS_PER_CALL, AccountType, Command
 from connectors.tencent_push.report import SinkReport, WaitCause

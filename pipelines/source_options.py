@@ -26,7 +26,7 @@ from pydantic_core import core_schema
 
 from connectors.profiles.drops import Completeness
 from connectors.profiles.errors import SourceAddressError
-from connectors.profiles.filesystems import StorageOptions, read_endpoint
+from connectors.profiles.storage.filesystems import StorageOptions, read_endpoint
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 

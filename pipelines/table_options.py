@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from connectors.profiles.iceberg_catalog import IcebergName
+from connectors.profiles.lake.iceberg_catalog import IcebergName
 from pipelines.source_options import OrText, Strict, is_template
 
 

@@ -2,8 +2,8 @@
 
 What the engine (ClickHouse 26.9, embedded as chdb) answered to each query of the tests stands in a file beside them,
 byte for byte, because the engine needs 543 MB. To make it afresh after a change of the queries, install chdb 4.4 and
-run `RECORD_CLICKHOUSE=1 python -m pytest tests/connectors/profiles/test_clickhouse.py`. The HTTP around it, with its
-users, settings and kills, is this file's: not a server of ClickHouse's.
+run `RECORD_CLICKHOUSE=1 python -m pytest tests/connectors/profiles/warehouses/test_clickhouse.py`. The HTTP around it,
+with its users, settings and kills, is this file's: not a server of ClickHouse's.
 """
 
 import base64
@@ -20,7 +20,7 @@ from typing import Protocol
 
 from tests.loopback_http import Exchange, loopback_http
 
-ANSWERS = Path(__file__).parent / "connectors" / "profiles" / "clickhouse_answers.json"
+ANSWERS = Path(__file__).parent / "connectors/profiles/warehouses/clickhouse_answers.json"
 _SETTINGS = "SELECT name, value, readonly FROM system.settings"
 _KNOWN_SETTINGS = (
     "max_execution_time", "readonly", "timeout_before_checking_execution_speed", "send_progress_in_http_headers",

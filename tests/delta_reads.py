@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.profiles.delta import DeltaTable
 from connectors.profiles.errors import ProfilesError
-from connectors.profiles.lake_extract import extract_table
-from connectors.profiles.object_storage import ObjectStorage
+from connectors.profiles.lake.delta import DeltaTable
+from connectors.profiles.lake.lake_extract import extract_table
 from connectors.profiles.parquet import Manifest
+from connectors.profiles.storage.object_storage import ObjectStorage
 
 NAMES = ["Zoë", "上海", "نور", "O'Neil", "🦉"]
 

@@ -10,11 +10,11 @@ import pytest
 from pyiceberg.table import Table
 
 from connectors.profiles.errors import ProfilesError
-from connectors.profiles.iceberg import IcebergTable
-from connectors.profiles.iceberg_catalog import IcebergName
-from connectors.profiles.lake_extract import extract_table
-from connectors.profiles.object_storage import ObjectStorage
+from connectors.profiles.lake.iceberg import IcebergTable
+from connectors.profiles.lake.iceberg_catalog import IcebergName
+from connectors.profiles.lake.lake_extract import extract_table
 from connectors.profiles.parquet import Manifest
+from connectors.profiles.storage.object_storage import ObjectStorage
 from tests.lake_tables import catalog_properties
 
 NAMES = ["Zoë", "上海", "نور", "O'Neil", "🦉"]

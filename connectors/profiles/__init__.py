@@ -1,1 +1,1 @@
-"""Where profiles come from: Parquet files and warehouses. Everything ends as Parquet files on disk."""
+"""Where profiles come from: Parquet, tables of a lake, warehouses. Everything ends as Parquet files on disk."""

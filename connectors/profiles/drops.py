@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import orjson
 
 from connectors.profiles.files import FoundFile, success_file_ns
-from connectors.profiles.object_storage import SUCCESS_FILE
+from connectors.profiles.storage.object_storage import SUCCESS_FILE
 
 
 @dataclass(frozen=True, slots=True)

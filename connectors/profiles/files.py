@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from connectors.profiles.errors import SourceNotFoundError, SourceUnreadableError
-from connectors.profiles.filesystems import is_address
-from connectors.profiles.object_storage import SUCCESS_FILE, ObjectStorage, folders_up_to
+from connectors.profiles.storage.filesystems import is_address
+from connectors.profiles.storage.object_storage import SUCCESS_FILE, ObjectStorage, folders_up_to
 
 _SET_ASIDE = ("_", ".")  # what Spark and others write beside their results: _temporary/, _SUCCESS, .part.crc
 

@@ -22,9 +22,9 @@ from connectors.profiles.errors import (
     SourceUnreadableError,
 )
 from connectors.profiles.files import distinct_files, stat
-from connectors.profiles.filesystems import is_address
-from connectors.profiles.lake_table import TableVersion
-from connectors.profiles.object_storage import ObjectStorage, in_order
+from connectors.profiles.lake.lake_table import TableVersion
+from connectors.profiles.storage.filesystems import is_address
+from connectors.profiles.storage.object_storage import ObjectStorage, in_order
 from connectors.profiles.widening import common_type
 
 _NEAREST_NAMES = 3

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from connectors.profiles.errors import SourceColumnError, SourcePartitionError
 from connectors.profiles.files import FoundFile, found_files, success_file_ns
-from connectors.profiles.object_storage import SUCCESS_FILE, ObjectStorage
 from connectors.profiles.parquet import Manifest, read_manifest
+from connectors.profiles.storage.object_storage import SUCCESS_FILE, ObjectStorage
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"  # Hive's and Spark's name for the folder of nulls
 _SHOWN = 5

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.profiles.warehouse import extract
+from connectors.profiles.warehouses.warehouse import extract
 from tests.benchmarks.extract.__main__ import _OURS, Measured, WayError, measure, table
 from tests.benchmarks.extract.filling import fill_duckdb, fill_mariadb, fill_postgresql, fill_sqlite
 from tests.benchmarks.extract.ways import QUERY

@@ -27,7 +27,7 @@ def _begin() -> None:
 
 
 def ours(address: str, folder: Path) -> int:
-    from connectors.profiles.warehouse import extract
+    from connectors.profiles.warehouses.warehouse import extract
 
     _begin()
     return extract(address, QUERY, folder / "extract").rows

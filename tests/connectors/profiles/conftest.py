@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.profiles import connection
 from connectors.profiles.parquet import Manifest
+from connectors.profiles.warehouses import connection
 
 RunSql = Callable[..., list[tuple[object, ...]]]
 

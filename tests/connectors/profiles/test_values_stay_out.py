@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from connectors.profiles.errors import WarehouseError, before_values
-from connectors.profiles.warehouse import extract
+from connectors.profiles.warehouses.warehouse import extract
 
 FAULTS = [
     "select cast(value as integer) as value from held",
