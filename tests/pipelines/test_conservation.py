@@ -238,8 +238,8 @@ def test_an_acknowledgement_missing_from_the_ledger_fails_the_push_check(
 ) -> None:
     original = Ledger.record
 
-    def forgetful(ledger: Ledger, sent: Any = (), settled: Sequence[Settled] = ()) -> None:
-        original(ledger, sent, [replace(each, acknowledged=each.acknowledged[1:]) for each in settled])
+    def forgetful(ledger: Ledger, sent: Any = (), settled: Sequence[Settled] = ()) -> int:
+        return original(ledger, sent, [replace(each, acknowledged=each.acknowledged[1:]) for each in settled])
 
     monkeypatch.setattr(Ledger, "record", forgetful)
     ran = run_small()

@@ -79,7 +79,7 @@ def edited(rows: list[Row], edits: Sequence[tuple[int, Row]]) -> list[Row]:
     return rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(rows=_rows, nights=_nights, key_bits=st.sampled_from((0, 1, 64)), always_copy=st.booleans())
 def test_nights_in_a_row_give_what_the_plain_rules_give(
     engine: Engine, rows: list[Row], nights: Sequence[Any], key_bits: int, always_copy: bool
