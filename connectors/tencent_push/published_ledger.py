@@ -15,7 +15,7 @@ from connectors.tencent_push.errors import LedgerError
 from connectors.tencent_push.ledger import Ledger, Sent, Settled
 
 INTERVAL_SECONDS = 0.2  # between the beginnings of two segments: five writes a second at most
-# How far ahead of their calls batches are recorded: what two writes of up to a quarter of a second take; slower ones
+# How far ahead of their calls batches are recorded: what two writes of up to a fifth of a second take; slower ones
 # cost pace. Together with the calls in flight it is what is sent again after a loss, at most a second's worth.
 STAGED_SECONDS = 0.5
 LAST_SEGMENT_SECONDS = 90.0  # how long closing waits for it
