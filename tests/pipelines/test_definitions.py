@@ -127,8 +127,10 @@ def test_the_schedule_is_off_until_it_is_switched_on(definitions: dg.Definitions
 def test_the_schedule_skips_while_a_run_is_active(definitions: dg.Definitions, tmp_path: Path) -> None:
     schedule = definitions.resolve_schedule_def("example_schedule")
     job = definitions.resolve_job_def("example")
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        context = dg.build_schedule_context(instance=instance)
+    with (
+        dg.DagsterInstance.local_temp(str(tmp_path)) as instance,
+        dg.build_schedule_context(instance=instance) as context,
+    ):
         assert schedule.evaluate_tick(context).run_requests
         assert [limit.limit for limit in instance.event_log_storage.get_pool_limits()] == [1]
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)

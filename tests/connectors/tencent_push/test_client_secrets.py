@@ -102,15 +102,15 @@ class TestSecrets:
 
 
 def test_without_the_filter_the_librarys_log_would_hold_the_signature(
-    wire_server: Any, steps: Any, caplog: pytest.LogCaptureFixture
+    wire_server: Any, steps: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire_server.script = [steps.answer(b"{}")]
     client = client_for(wire_server.base_url)
     logger = logging.getLogger("urllib3.connectionpool")
-    logger.removeFilter(transport_module._QUERY_DROPPER)
+    assert transport_module._QUERY_DROPPER in logger.filters
+    monkeypatch.setattr(logger, "filters", [])  # drivers of warehouses add filters of their own
     with caplog.at_level(logging.DEBUG, logger="urllib3.connectionpool"):
         client.call(Command.SET_ATTR, BODY)
-    logger.addFilter(transport_module._QUERY_DROPPER)
     with pytest.raises(AssertionError, match="planted"):
         assert_clean(caplog.text)
 

@@ -1,5 +1,6 @@
 """The catalog of an Iceberg table: found by its properties or its name, and never quoted with a secret."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,6 @@ def test_a_catalog_is_found_by_its_name_in_pyiceberg_s_file(tmp_path: Path, cata
 @pytest.mark.parametrize(("properties", "kind", "what"), [
     ({"type": "nonsense", "uri": "x://user:planted@h"}, SourceTableError, "at x://h cannot be set up (ValueError)"),
     ({}, SourceTableError, "cannot be set up (ValueError)"),
-    ({"type": "hive", "uri": "thrift://127.0.0.1:9"}, SourceTableError, "needs a package that is not installed"),
     ({"type": "rest", "uri": "http://127.0.0.1:9", "credential": "a:planted",
       "oauth2-server-uri": "http://127.0.0.1:9/token"}, SourceUnreachableError, "be reached"),
     ({"type": "sql", "uri": "sqlite:////nowhere/planted.db", "warehouse": "/x"}, SourceUnreachableError, "no use ("),
@@ -56,6 +56,13 @@ def test_a_catalog_that_cannot_be_had_is_told_without_its_secrets(
     assert isinstance(told, kind)
     assert what in str(told)
     assert "planted" not in str(told).replace("sqlite:////nowhere/planted.db", "")
+
+
+def test_a_catalog_whose_package_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyiceberg.catalog.hive", None)
+    told = refused(tmp_path, properties={"type": "hive", "uri": "thrift://127.0.0.1:9"})
+    assert isinstance(told, SourceTableError)
+    assert "needs a package that is not installed" in str(told)
 
 
 def test_without_the_reader_the_command_that_installs_it_is_told(
