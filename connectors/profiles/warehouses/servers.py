@@ -62,7 +62,7 @@ class ServerAddress:
     def seconds(self, name: str, default: int) -> int:
         """A parameter that is a number of seconds above 0. Raises WarehouseSettingsError."""
         said = self.parameters.get(name, str(default))
-        if not said.isdigit() or int(said) == 0:
+        if not said.isdecimal() or int(said) == 0:
             raise WarehouseSettingsError(f"{self.where}: {name} is a number of seconds.")
         return int(said)
 
