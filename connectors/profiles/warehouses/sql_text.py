@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-# What could hold other words or parentheses than those of the statement itself: texts, names, comments. In some warehouses
-# a backslash hides the quotation mark behind it, in others it is a character like all.
+# What could hold other words or parentheses than those of the statement itself: texts, names, comments. In some
+# warehouses a backslash hides the quotation mark behind it, in others it is a character like all.
 _COMMENT = r"--[^\n]*|#[^\n]*|//[^\n]*|/\*.*?\*/"
 _QUOTED = (
     re.compile(rf"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|{_COMMENT}""", re.DOTALL),
