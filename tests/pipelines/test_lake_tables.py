@@ -1,5 +1,6 @@
 """Syncs over Delta and Iceberg tables: whole runs, what they tell, what does not fit, and what starts them."""
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -140,6 +141,17 @@ def test_a_column_that_was_dropped_is_told_with_the_yaml_s_line(lake: Lake) -> N
     assert not ran.succeeded
     assert "has no column 'city' (" in ran.failure
     assert f"Named in {sync.yaml_file}:" in ran.failure
+
+
+def test_a_table_that_vanished_is_told_with_the_yaml_s_line(lake: Lake) -> None:
+    sync = lake.sync()
+    if lake.catalog is not None:
+        lake.catalog.drop_table("marts.people")
+    else:
+        shutil.rmtree(lake.folder / "lake/people")
+    ran = run(sync)
+    assert not ran.succeeded
+    assert re.search(r"defs.yaml:4: (No Delta table stands at|There is no Iceberg table)", ran.failure)
 
 
 def test_a_partition_that_somebody_chooses_is_refused(lake: Lake) -> None:

@@ -43,10 +43,13 @@ def test_a_catalog_is_found_by_its_name_in_pyiceberg_s_file(tmp_path: Path, cata
 
 @pytest.mark.parametrize(("properties", "kind", "what"), [
     ({"type": "nonsense", "uri": "x://user:planted@h"}, SourceTableError, "at x://h cannot be set up (ValueError)"),
-    ({}, SourceTableError, "cannot be set up (ValueError)"),
-    ({"type": "hive", "uri": "thrift://127.0.0.1:9"}, SourceTableError, "needs a package that is not installed"),
+    ({}, SourceTableError, "pyiceberg knows no catalog 'test'. Correct its name, or say what it is"),
+    ({"type": "rest", "uri": "http://me:planted@127.0.0.1:9/c"}, SourceUnreachableError,
+     "at http://127.0.0.1:9/c cannot be reached (ConnectionError)"),
+    ({"type": "sql", "uri": "postgresql+pg8000://me:planted@h/c"}, SourceTableError, "needs a package that is not installed"),
     ({"type": "rest", "uri": "http://127.0.0.1:9", "credential": "a:planted",
-      "oauth2-server-uri": "http://127.0.0.1:9/token"}, SourceUnreachableError, "be reached"),
+      "oauth2-server-uri": "http://127.0.0.1:9/token"}, SourceUnreachableError,
+     "The catalog of the Iceberg table marts.people of the catalog test at http://127.0.0.1:9 cannot be reached"),
     ({"type": "sql", "uri": "sqlite:////nowhere/planted.db", "warehouse": "/x"}, SourceUnreachableError, "no use ("),
 ])  # fmt: skip
 def test_a_catalog_that_cannot_be_had_is_told_without_its_secrets(
