@@ -66,9 +66,9 @@ class ServerAddress:
             raise WarehouseSettingsError(f"{self.where}: {name} is a number of seconds.")
         return int(said)
 
-    def broken(self, what: str, error: Exception) -> WarehouseUnreachableError:
-        """No connection, or a broken one, by an error that is not the server's own answer."""
-        text = str(error)
+    def broken(self, what: str, error: Exception, *, text: str | None = None) -> WarehouseUnreachableError:
+        """No connection, or a broken one, by an error that is not the server's own answer; `text`: what it says."""
+        text = str(error) if text is None else text
         said = next((phrase for phrase in (*_PASSING, *_LASTING) if phrase.lower() in text.lower()), None)
         return self.unreachable(
             what, said or f"the connection broke ({type(error).__name__})", is_passing=said in _PASSING
