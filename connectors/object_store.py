@@ -229,7 +229,7 @@ def _open(location: Location, environ: Mapping[str, str]) -> "tuple[Opened, Open
     except ImportError:
         raise ObjectStoreError(
             f"{location}: a data folder in object storage needs the package obstore. "
-            "Install it: pip install 'tencent-push-attribute-sync[object-storage]'."
+            "Install it: pip install '.[object-storage]'."
         ) from None
     opener = _OPENERS[location.scheme]
     return opener(location, environ, is_creating=True), opener(location, environ, is_creating=False)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from connectors.profiles.errors import (
     SourceColumnError,
+    SourceNotFoundError,
     SourcePartitionError,
     SourceTableError,
     SourceUnreadableError,
@@ -84,8 +85,10 @@ def extract_profiles(
         raise missing_columns(error, mapping, yaml_file=yaml_file) from None
     except WarehouseQueryError as error:
         raise WarehouseQueryError(f"{_asked_at(mapping, yaml_file)}: {error}") from None
-    except SourceTableError as error:
-        raise SourceTableError(f"{_line(yaml_file, source.kind)}: {error}") from None
+    except (SourceTableError, SourceNotFoundError) as error:
+        if source.kind is SourceKind.PARQUET:
+            raise
+        raise type(error)(f"{_line(yaml_file, source.kind)}: {error}") from None
     check_source(mapping, manifest.schema, yaml_file=yaml_file)
     check_files(mapping, manifest, yaml_file=yaml_file)
     if source.parquet is None or not source.addresses():

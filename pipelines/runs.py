@@ -22,6 +22,7 @@ FROM_A_SHELL = "attribute_sync/from_a_shell"
 REPLAY = "attribute_sync/replay"  # copied on purpose: the retry of a replay is one
 GUARDS = "attribute_sync/guards"  # "off" lets the run pass its guards; copied on purpose, as above
 PARTITION = "attribute_sync/partition"  # the partition to read in this run; copied on purpose, as above
+RUN_KEY = "dagster/run_key"  # the tag by which Dagster knows the runs of a sensor
 POOL_PREFIX = "tencent_push/"
 PATIENCE_SECONDS = 4 * 3600.0  # two million accounts take three minutes; a first night of fifty million, 90
 CLOCK_SECONDS = 5.0  # the system reckons a process's begin from its clock, which may be set meanwhile
@@ -108,6 +109,12 @@ def active_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
     """The id of a run of the job that is still under way, if there is one; dead ones are ended first."""
     end_dead_runs(instance)
     return next((run.run_id for run in _unfinished(instance, job_name=job_name)), None)
+
+
+def failed_run(instance: dg.DagsterInstance, job_name: str, *, run_key: str) -> str | None:
+    """The id of the run that a sensor asked for by this key, if it failed."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job_name, tags={RUN_KEY: run_key}), limit=1)
+    return runs[0].run_id if runs and runs[0].status is dg.DagsterRunStatus.FAILURE else None
 
 
 def unheard_host(run: dg.DagsterRun) -> str | None:

@@ -21,7 +21,9 @@ def _delta(value: object) -> object:
 
 
 _SECRET = re.compile(
-    r"password|passphrase|secret|token|credential|(access|account|shared)[-_.]key|(^|[.-])sas", re.IGNORECASE
+    r"password|passphrase|secret|token|credential|authorization|cookie|connection[-_.]string|"
+    r"(access|account|shared)[-_.]key|(^|[.-])sas",
+    re.IGNORECASE,
 )
 
 

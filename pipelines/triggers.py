@@ -24,13 +24,11 @@ from pipelines.errors import ConfigurationError
 from pipelines.extraction import no_partitions, object_storage, require_variables, wanted_partition
 from pipelines.mapping import SyncMapping
 from pipelines.resources import push_pool
-from pipelines.runs import PARTITION, UNFINISHED, active_run
+from pipelines.runs import PARTITION, UNFINISHED, active_run, failed_run
 from pipelines.sharing import put_limit_in_force
 from pipelines.source_options import OnNewFiles, SourceKind
 from pipelines.version_trigger import INTERVAL_SECONDS, is_pinned, new_version_sensor
 from pipelines.yaml_lines import locate
-
-RUN_KEY = "dagster/run_key"  # the tag by which Dagster knows the runs of a sensor
 
 Answer = dg.SensorResult | dg.SkipReason
 
@@ -126,11 +124,12 @@ def _how_it_went(instance: dg.DagsterInstance, sync: Sync, watched: Watched) -> 
     """A drop whose run failed gets no other by itself: say so where people look for the reason."""
     if not watched.taken or watched.seen != watched.taken:
         return ""
-    key = f"drop-{watched.number}-{watched.taken}"
-    runs = instance.get_runs(dg.RunsFilter(job_name=sync.name, tags={RUN_KEY: key}), limit=1)
-    if not runs or runs[0].status is not dg.DagsterRunStatus.FAILURE:
-        return ""
-    return f"; run {runs[0].run_id} failed: mend what it says, then run the sync by hand, or write the files again"
+    failed = failed_run(instance, sync.name, run_key=f"drop-{watched.number}-{watched.taken}")
+    return (
+        f"; run {failed} failed: mend what it says, then run the sync by hand, or write the files again"
+        if failed
+        else ""
+    )
 
 
 def _updates(sync: Sync) -> dg.SensorDefinition:

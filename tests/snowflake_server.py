@@ -66,6 +66,7 @@ class SnowflakeServer:
     rows: Callable[[str], Rows] = lambda query: ()
     login: str | None = None  # what a login is refused with
     broken_piece: int | None = None
+    empty_piece: int | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
     logins: list[dict[str, Any]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -145,7 +146,10 @@ class SnowflakeServer:
         if exchange.route == f"/pieces/{self.broken_piece}":
             exchange.answer(b"<Error><Code>AccessDenied</Code></Error>", 403)
             return
-        exchange.answer(self._pieces[exchange.route])
+        body = self._pieces[exchange.route]
+        if exchange.route == f"/pieces/{self.empty_piece}":
+            body = _without_rows(body)
+        exchange.answer(body)
 
 
 def _json(exchange: Exchange) -> dict[str, Any]:
@@ -160,6 +164,15 @@ def _encoded(rows: Rows, piece: int) -> bytes:
         writer.write_batch(pa.RecordBatch.from_arrays([column.values[piece] for column in rows], schema=schema))
     body: bytes = sink.getvalue().to_pybytes()
     return body
+
+
+def _without_rows(body: bytes) -> bytes:
+    """A whole stream, and none of what it should hold."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.open_stream(body) as reader, pa.ipc.new_stream(sink, reader.schema):
+        pass
+    empty: bytes = sink.getvalue().to_pybytes()
+    return empty
 
 
 @contextmanager

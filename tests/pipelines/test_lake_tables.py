@@ -1,5 +1,7 @@
 """Syncs over Delta and Iceberg tables: whole runs, what they tell, what does not fit, and what starts them."""
 
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from pyiceberg.catalog import Catalog
 from pipelines.assets import Sync
 from pipelines.attribute_sync import build_definitions
 from pipelines.definitions import SHARED
-from pipelines.runs import PARTITION, process_tags
+from pipelines.runs import PARTITION, RUN_KEY, process_tags
 from pipelines.triggers import misfits, triggers
 from tests.lake_tables import catalog_properties, open_catalog, write_delta, write_iceberg
 from tests.running import Ran, emulator_state, make_sync, run
@@ -141,6 +143,17 @@ def test_a_column_that_was_dropped_is_told_with_the_yaml_s_line(lake: Lake) -> N
     assert f"Named in {sync.yaml_file}:" in ran.failure
 
 
+def test_a_table_that_vanished_is_told_with_the_yaml_s_line(lake: Lake) -> None:
+    sync = lake.sync()
+    if lake.catalog is not None:
+        lake.catalog.drop_table("marts.people")
+    else:
+        shutil.rmtree(lake.folder / "lake/people")
+    ran = run(sync)
+    assert not ran.succeeded
+    assert re.search(r"defs.yaml:4: (No Delta table stands at|There is no Iceberg table)", ran.failure)
+
+
 def test_a_partition_that_somebody_chooses_is_refused(lake: Lake) -> None:
     ran = run(lake.sync(), tags={PARTITION: "dt=2026-11-20"})
     assert not ran.succeeded
@@ -216,10 +229,55 @@ def test_each_new_version_starts_one_run(lake: Lake, instance: dg.DagsterInstanc
     assert f"is new; run {active.run_id} of nightly is still active" in watcher.skipped
     instance.delete_run(active.run_id)
     (second,) = watcher.tick()
+    failed = instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE, tags={RUN_KEY: second})
+    assert watcher.tick() == []
+    assert watcher.skipped.endswith(
+        f"has had its run; run {failed.run_id} failed: mend what it says, then run the sync by hand"
+    )
     assert second != first
     if lake.kind == "delta":  # rolled back by a commit of its own
         deltalake.DeltaTable(lake.folder / "lake/people").restore(0)
         assert len(watcher.tick()) == 1
+
+
+def test_versions_that_come_back_start_runs_of_their_own(lake: Lake, instance: dg.DagsterInstance) -> None:
+    watcher = Watcher(lake.sync(schedule={"on_new_version": True}), instance)
+    lake.append(people(u3="Köln"))
+    versions: list[Any] = [1, 0]
+    if lake.catalog is not None:
+        versions = [each.snapshot_id for each in lake.catalog.load_table("marts.people").snapshots()][::-1]
+    keys = watcher.tick()
+    for version in [versions[1], versions[0]] * 2:
+        if lake.catalog is not None:
+            lake.catalog.load_table("marts.people").manage_snapshots().set_current_snapshot(version).commit()
+        else:
+            deltalake.DeltaTable(lake.folder / "lake/people").restore(version)
+        keys += watcher.tick()
+    assert len(set(keys)) == 5
+
+
+def test_a_table_that_was_written_anew_has_new_versions_of_the_same_numbers(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    lake = Lake(folder, "delta")
+    watcher = Watcher(lake.sync(schedule={"on_new_version": True}), instance)
+    keys: list[str] = []
+    for cities in ("Bonn", "Köln"):
+        shutil.rmtree(folder / "lake/people", ignore_errors=True)
+        for user in ("u1", "u2"):
+            lake.append(people(**{user: cities}))
+            keys += watcher.tick()
+        assert watcher.tick() == []
+    lake.append(people(u3="Bonn"))
+    keys += watcher.tick()
+    shutil.rmtree(folder / "lake/people")
+    for user in ("u1", "u2", "u3"):  # between two looks, as many versions as it had
+        lake.append(people(**{user: "Bonn"}))
+    keys += watcher.tick()
+    assert len(set(keys)) == 6
+    deltalake.DeltaTable(folder / "lake/people").create_checkpoint()
+    (folder / "lake/people/_delta_log/00000000000000000002.json").unlink()  # with the time of the version
+    assert watcher.tick() == []
 
 
 def test_a_table_that_is_not_there_yet_is_waited_for(folder: Path, instance: dg.DagsterInstance) -> None:

@@ -178,7 +178,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     *(("a secret of the catalog", small(source={"iceberg": {"table": "a.b", "catalog": {"uri": "u", key: "geheim"}}}),
        "source.iceberg", f"catalog: {key} never stands in the YAML")
       for key in ("credential", "token", "s3.secret-access-key", "s3.access-key-id", "s3.session-token",
-                  "adls.account-key", "adls.sas-token.account")),
+                  "adls.account-key", "adls.sas-token.account", "adls.connection-string", "header.Authorization")),
     ("neither query nor table", small(source={"warehouse": {"uri": "u"}}), "source.warehouse",
      "name exactly one beside the uri: query or table"),
     ("query and table", small(source={"warehouse": {"uri": "u", "query": "q", "table": "t"}}), "source.warehouse",

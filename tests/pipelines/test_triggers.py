@@ -15,7 +15,7 @@ from pipelines.assets import Sync
 from pipelines.attribute_sync import build_definitions
 from pipelines.definitions import SHARED
 from pipelines.mapping import mapping_from
-from pipelines.runs import BEGAN, PARTITION, process_tags
+from pipelines.runs import BEGAN, PARTITION, RUN_KEY, process_tags
 from pipelines.triggers import misfits
 from tests.project import Project
 from tests.running import example_attributes, make_sync, write_profiles
@@ -72,7 +72,7 @@ class Watcher:
         return keys
 
     def start(self, key: str = "", *, status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> dg.DagsterRun:
-        run = self.instance.create_run_for_job(self.job, status=status, tags={module.RUN_KEY: key} if key else None)
+        run = self.instance.create_run_for_job(self.job, status=status, tags={RUN_KEY: key} if key else None)
         if status is dg.DagsterRunStatus.STARTED:
             self.instance.add_run_tags(run.run_id, process_tags(run.run_id))
         return run

@@ -240,7 +240,7 @@ def _reader() -> Any:
         return importlib.import_module("deltalake")
     except ImportError:
         raise SourceTableError(
-            "The reader of Delta tables is not installed. Install it: pip install 'tencent-push-attribute-sync[delta]'."
+            "The reader of Delta tables is not installed. Install it: pip install '.[delta]'."
         ) from None
 
 
@@ -259,8 +259,8 @@ def _root(address: str, base: Path, storage: ObjectStorage) -> str:
 
 def _place(root: str, path: str) -> str:
     """Of a file, as the log names it: below the table, or anywhere for a shallow clone."""
-    if path.startswith("file:"):
-        return urlsplit(path).path
+    if path.startswith("file:"):  # decoded already: a `#` or `?` belongs to the name
+        return path.removeprefix("file:").removeprefix("//")
     return path if is_address(path) or path.startswith("/") else f"{root}/{path}"
 
 

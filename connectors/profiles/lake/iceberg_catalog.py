@@ -64,6 +64,9 @@ def load_table(name: IcebergName, *, base: Path, options: StorageOptions, enviro
         config = part("utils.config").Config()  # read now: pyiceberg's own reading is as old as its import
         catalog_name = name.catalog or config.get_default_catalog_name()
         known = {**(config.get_catalog_config(catalog_name) or {}), **name.properties}
+        if not known:
+            raise SourceTableError(_unknown(catalog_name))
+        _bound(part("catalog.rest"))
         catalog = pyiceberg_catalog.load_catalog(catalog_name, **known | _storage(options, environ, known=known))
         return catalog.load_table(name.table)
 
@@ -74,9 +77,20 @@ def part(name: str) -> Any:
         return importlib.import_module(f"pyiceberg.{name}")
     except ImportError:
         raise SourceTableError(
-            "The reader of Iceberg tables is not installed. "
-            "Install it: pip install 'tencent-push-attribute-sync[iceberg]'."
+            "The reader of Iceberg tables is not installed. Install it: pip install '.[iceberg]'."
         ) from None
+
+
+def _bound(rest: Any) -> None:
+    """Gives the requests of REST catalogs a time-out; pyiceberg's own wait for ever."""
+    if rest.Session.__name__ == "BoundedSession":
+        return
+
+    class BoundedSession(rest.Session):  # type: ignore[misc]  # pyiceberg is an extra
+        def request(self, *arguments: Any, **options: Any) -> Any:
+            return super().request(*arguments, **{"timeout": (CONNECT_SECONDS, REQUEST_SECONDS), **options})
+
+    rest.Session = BoundedSession
 
 
 def _local(path: str, base: Path) -> Path:
@@ -143,21 +157,31 @@ def _load_faults(name: IcebergName) -> Iterator[None]:
             f"The metadata of the Iceberg table {name} are not where its catalog says. Correct the address."
         ) from None
     except (OSError, pa.ArrowException) as error:
+        if type(error).__module__.startswith("requests."):  # of a REST catalog; they are OSErrors too
+            raise _unloaded(name, error, said="cannot be reached") from None
         raise meaning(error, f"The Iceberg table {name}") from None
     except Exception as error:  # noqa: BLE001 - catalogs raise what their own libraries raise
         raise _unloaded(name, error) from None
 
 
-def _unloaded(name: IcebergName, error: BaseException) -> ProfilesError:
+def _unknown(catalog: str) -> str:
+    return (
+        f"pyiceberg knows no catalog {catalog!r}. Correct its name, or say what it is: in the YAML "
+        f"(catalog: {{name: {catalog}, type: ..., uri: ...}}), in PYICEBERG_CATALOG__{catalog.upper()}__TYPE and "
+        "__URI, or in .pyiceberg.yaml."
+    )
+
+
+def _unloaded(name: IcebergName, error: BaseException, *, said: str = "gave an answer of no use") -> ProfilesError:
     kind = type(error).__name__
     uri = name.properties.get("uri")
     where = f" at {without_secrets(uri)}" if uri else ""
-    if isinstance(error, ValueError | KeyError | TypeError):
+    if isinstance(error, ValueError | KeyError | TypeError) and not isinstance(error, OSError):
         return SourceTableError(
             f"The catalog of the Iceberg table {name}{where} cannot be set up ({kind}). See its settings: the type, "
             "the uri, the warehouse, and for a catalog that is named alone pyiceberg's variables or .pyiceberg.yaml."
         )
     return SourceUnreachableError(
-        f"The catalog of the Iceberg table {name}{where} gave an answer of no use ({kind}). See its address, its "
+        f"The catalog of the Iceberg table {name}{where} {said} ({kind}). See its address, its "
         "credentials and the network, then run again."
     )

@@ -13,7 +13,6 @@ import pyarrow as pa
 from connectors.profiles.arrow_types import MAX_DECIMAL_DIGITS, TYPE_NAME
 from connectors.profiles.warehouses.sql_text import quoted
 
-MARK = "`"
 _WRAPPED = re.compile(r"(?:LowCardinality\(|Nullable\(|SimpleAggregateFunction\(\w+, )(.*)\)", re.DOTALL)
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
 _MOMENT = re.compile(r"DateTime64\((\d)(?:, .*)?\)|DateTime(?:\(.*\))?")
@@ -48,9 +47,14 @@ def field_of(name: str, declared: str) -> pa.Field:
     return pa.field(name, _reading(declared).type, metadata={TYPE_NAME: declared.encode()})
 
 
+def quoted_name(name: str) -> str:
+    """As ClickHouse wants it, where a backslash in a quoted name hides the character behind it."""
+    return quoted(name.replace("\\", "\\\\"), "`")
+
+
 def column_of(field: pa.Field) -> str:
     """How the column of `field_of` is written in a query, under its own name."""
-    name = quoted(field.name, MARK)
+    name = quoted_name(field.name)
     expression = _reading(field.metadata[TYPE_NAME].decode()).expression
     return f"{expression.format(name)} AS {name}" if expression else name
 

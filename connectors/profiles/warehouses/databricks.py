@@ -107,7 +107,7 @@ class Databricks:
         if code in (401, 403):
             return self._address.unreachable(what, f"the server refuses the token ({code})")
         if "operation-id" not in context:
-            return self._address.broken(what, context.get("original-exception") or error)
+            return self._address.broken(what, error, text=f"{context.get('original-exception')} {text}")
         if _ENDED_BY_LIMIT.search(text):
             return self._address.timed_out("STATEMENT_TIMEOUT")
         found = _STATE.search(text)

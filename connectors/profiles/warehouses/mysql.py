@@ -266,8 +266,7 @@ def _driver() -> Any:
         return importlib.import_module("pymysql")
     except ImportError:
         raise WarehouseSettingsError(
-            "The driver for mysql:// addresses is not installed. "
-            "Install it: pip install 'tencent-push-attribute-sync[mysql]'."
+            "The driver for mysql:// addresses is not installed. Install it: pip install '.[mysql]'."
         ) from None
 
 

@@ -154,8 +154,7 @@ def _driver() -> Any:
         return importlib.import_module("adbc_driver_postgresql.dbapi")
     except ImportError:
         raise WarehouseSettingsError(
-            "The driver for postgresql:// addresses is not installed. "
-            "Install it: pip install 'tencent-push-attribute-sync[postgresql]'."
+            "The driver for postgresql:// addresses is not installed. Install it: pip install '.[postgresql]'."
         ) from None
 
 

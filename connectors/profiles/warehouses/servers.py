@@ -62,13 +62,13 @@ class ServerAddress:
     def seconds(self, name: str, default: int) -> int:
         """A parameter that is a number of seconds above 0. Raises WarehouseSettingsError."""
         said = self.parameters.get(name, str(default))
-        if not said.isdigit() or int(said) == 0:
+        if not said.isdecimal() or int(said) == 0:
             raise WarehouseSettingsError(f"{self.where}: {name} is a number of seconds.")
         return int(said)
 
-    def broken(self, what: str, error: Exception) -> WarehouseUnreachableError:
-        """No connection, or a broken one, by an error that is not the server's own answer."""
-        text = str(error)
+    def broken(self, what: str, error: Exception, *, text: str | None = None) -> WarehouseUnreachableError:
+        """No connection, or a broken one, by an error that is not the server's own answer; `text`: what it says."""
+        text = str(error) if text is None else text
         said = next((phrase for phrase in (*_PASSING, *_LASTING) if phrase.lower() in text.lower()), None)
         return self.unreachable(
             what, said or f"the connection broke ({type(error).__name__})", is_passing=said in _PASSING
@@ -150,6 +150,5 @@ def driver(module: str, *, scheme: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise WarehouseSettingsError(
-            f"The driver for {scheme}:// addresses is not installed. "
-            f"Install it: pip install 'tencent-push-attribute-sync[{extra}]'."
+            f"The driver for {scheme}:// addresses is not installed. Install it: pip install '.[{extra}]'."
         ) from None

@@ -3,6 +3,7 @@
 What is Snowflake's alone stands here: address, session, errors. Its types are in snowflake_types.py.
 """
 
+import os
 import re
 import warnings
 from collections.abc import Generator, Sequence
@@ -94,12 +95,16 @@ class Snowflake:
         names = self.describe(query).names
         try:
             self._cursor.execute(query)
+            expected, rows = self._cursor.rowcount, 0
             for piece in self._cursor.get_result_batches() or ():
                 table = piece.to_arrow(self._connection, number_to_decimal=True, force_microsecond_precision=True)
                 if table is not None:
+                    rows += table.num_rows
                     yield from table.select(names).to_batches()
         except self._driver.Error as error:
             raise self._translated(error) from None
+        if rows != expected:
+            raise self._address.unreachable("broke off before the last row", f"{rows} of {expected} rows came")
 
     def cancel(self) -> None:
         """Ends what is running, from any thread, by a second session."""
@@ -128,7 +133,7 @@ class Snowflake:
         what = "cannot be reached"
         if _REFUSED_LOGIN.search(said):
             return self._address.unreachable(what, said.partition(". ")[0])
-        return self._address.broken(what, type(error)(said))
+        return self._address.broken(what, error, text=said)
 
     def _translated(self, error: Exception) -> WarehouseError:
         number, words = int(getattr(error, "errno", None) or 0), _words(error)
@@ -152,6 +157,11 @@ def _arguments(address: ServerAddress) -> dict[str, Any]:
     if authenticator not in _AUTHENTICATORS:
         raise WarehouseSettingsError(
             f"{address.where}: the authenticator of a run without a person is one of {', '.join(_AUTHENTICATORS)}."
+        )
+    key = given.get("private_key_file")
+    if key is not None and not os.access(key, os.R_OK):
+        raise WarehouseSettingsError(
+            f"{address.where}: private_key_file is no file that can be read. Correct its path."
         )
     arguments: dict[str, Any] = {name: given[name] for name in _DRIVER_S_OWN if name in given}
     arguments |= {

@@ -8,8 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-# what could hold other words or parentheses than those of the statement itself: texts, names, comments
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+# What could hold other words or parentheses than those of the statement itself: texts, names, comments. In some
+# warehouses a backslash hides the quotation mark behind it, in others it is a character like all.
+_COMMENT = r"--[^\n]*|#[^\n]*|//[^\n]*|/\*.*?\*/"
+_QUOTED = (
+    re.compile(rf"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|{_COMMENT}""", re.DOTALL),
+    re.compile(rf"""'[^']*'|"[^"]*"|`[^`]*`|{_COMMENT}""", re.DOTALL),
+)
 _INNERMOST = re.compile(r"\([^()]*\)")
 _ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _PART = r'\s*(?:"(?:[^"\0]|"")+"|[^".\s\0](?:[^".\0]*[^".\s\0])?)\s*'
@@ -59,8 +64,11 @@ def narrowed(query: str, columns: Sequence[str]) -> str:
 
 
 def is_ordered(query: str) -> bool:
-    """Whether the statement itself has an ORDER BY, not only a window or a query inside it."""
-    outside = _QUOTED.sub(" ", query)
-    while (flatter := _INNERMOST.sub(" ", outside)) != outside:
-        outside = flatter
-    return bool(_ORDERED.search(outside))
+    """Whether the statement itself has an ORDER BY, not only a window or a query inside it; in doubt it has."""
+    return any(_ORDERED.search(_outermost(quoted.sub(" ", query))) for quoted in _QUOTED)
+
+
+def _outermost(query: str) -> str:
+    while (flatter := _INNERMOST.sub(" ", query)) != query:
+        query = flatter
+    return query

@@ -241,17 +241,19 @@ def test_without_the_reader_the_command_that_installs_it_is_told(
 ) -> None:
     write_delta(tmp_path / "t", people(1))
     monkeypatch.setitem(__import__("sys").modules, "deltalake", None)
-    assert "pip install 'tencent-push-attribute-sync[delta]'" in str(refused(tmp_path / "t"))
+    assert "pip install '.[delta]'" in str(refused(tmp_path / "t"))
 
 
-def test_a_shallow_clone_reads_the_files_of_its_original(tmp_path: Path) -> None:
+@pytest.mark.parametrize("original", ["t", "上 #1?"])
+def test_a_shallow_clone_reads_the_files_of_its_original(tmp_path: Path, original: str) -> None:
     write_delta(tmp_path / "t", people(1, 2))
-    actions = delta_actions(tmp_path / "t", 0)
+    (tmp_path / "t").rename(tmp_path / original)
+    actions = delta_actions(tmp_path / original, 0)
     for action in actions:
         if "add" in action:
-            action["add"]["path"] = (tmp_path / "t" / action["add"]["path"]).as_uri()
+            action["add"]["path"] = (tmp_path / original / action["add"]["path"]).as_uri()
     commit_delta(tmp_path / "clone", 0, *(action for action in actions if "commitInfo" not in action))
     assert [row["id"] for row in rows(tmp_path / "clone", "id")] == [1, 2]
     shutil.rmtree(tmp_path / "extract")
-    shutil.rmtree(tmp_path / "t")
+    shutil.rmtree(tmp_path / original)
     assert isinstance(refused(tmp_path / "clone"), SourceNotFoundError)

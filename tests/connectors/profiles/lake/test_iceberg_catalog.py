@@ -1,6 +1,8 @@
 """The catalog of an Iceberg table: found by its properties or its name, and never quoted with a secret."""
 
+import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,9 +46,14 @@ def test_a_catalog_is_found_by_its_name_in_pyiceberg_s_file(tmp_path: Path, cata
 
 @pytest.mark.parametrize(("properties", "kind", "what"), [
     ({"type": "nonsense", "uri": "x://user:planted@h"}, SourceTableError, "at x://h cannot be set up (ValueError)"),
-    ({}, SourceTableError, "cannot be set up (ValueError)"),
+    ({}, SourceTableError, "pyiceberg knows no catalog 'test'. Correct its name, or say what it is"),
+    ({"type": "rest", "uri": "http://me:planted@127.0.0.1:9/c"}, SourceUnreachableError,
+     "at http://127.0.0.1:9/c cannot be reached (ConnectionError)"),
+    ({"type": "sql", "uri": "postgresql+pg8000://me:planted@h/c"}, SourceTableError,
+     "needs a package that is not installed"),
     ({"type": "rest", "uri": "http://127.0.0.1:9", "credential": "a:planted",
-      "oauth2-server-uri": "http://127.0.0.1:9/token"}, SourceUnreachableError, "be reached"),
+      "oauth2-server-uri": "http://127.0.0.1:9/token"}, SourceUnreachableError,
+     "The catalog of the Iceberg table marts.people of the catalog test at http://127.0.0.1:9 cannot be reached"),
     ({"type": "sql", "uri": "sqlite:////nowhere/planted.db", "warehouse": "/x"}, SourceUnreachableError, "no use ("),
 ])  # fmt: skip
 def test_a_catalog_that_cannot_be_had_is_told_without_its_secrets(
@@ -56,6 +63,14 @@ def test_a_catalog_that_cannot_be_had_is_told_without_its_secrets(
     assert isinstance(told, kind)
     assert what in str(told)
     assert "planted" not in str(told).replace("sqlite:////nowhere/planted.db", "")
+
+
+def test_a_catalog_that_stays_silent_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.profiles.lake.iceberg_catalog.REQUEST_SECONDS", 0.1)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        told = refused(tmp_path, properties={"type": "rest", "uri": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+    assert isinstance(told, SourceUnreachableError)
+    assert "cannot be reached (ReadTimeout)" in str(told)
 
 
 def test_a_catalog_whose_package_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +84,7 @@ def test_without_the_reader_the_command_that_installs_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("connectors.profiles.lake.iceberg_catalog.importlib.import_module", _not_installed)
-    assert "pip install 'tencent-push-attribute-sync[iceberg]'" in str(refused(tmp_path))
+    assert "pip install '.[iceberg]'" in str(refused(tmp_path))
 
 
 def test_a_name_shows_no_property_of_its_catalog() -> None:

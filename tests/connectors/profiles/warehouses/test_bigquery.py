@@ -234,7 +234,7 @@ def test_an_unfit_address_is_told_before_anything_is_sent(uri: str, said: str) -
 @pytest.mark.parametrize("module", ["google.cloud.bigquery", "google.cloud.bigquery_storage"])
 def test_a_missing_driver_says_what_to_install(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(WarehouseSettingsError, match=r"pip install 'tencent-push-attribute-sync\[bigquery\]'"):
+    with pytest.raises(WarehouseSettingsError, match=r"pip install '\.\[bigquery\]'"):
         BigQuery("bigquery://proj", timeout_seconds=60)
 
 

@@ -339,7 +339,7 @@ def test_an_address_is_encrypted_unless_it_says_otherwise(
 
 def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "clickhouse_connect", None)
-    with pytest.raises(WarehouseSettingsError, match=r"pip install 'tencent-push-attribute-sync\[clickhouse\]'"):
+    with pytest.raises(WarehouseSettingsError, match=r"pip install '\.\[clickhouse\]'"):
         ClickHouse("clickhouse://host/marts", timeout_seconds=60)
 
 

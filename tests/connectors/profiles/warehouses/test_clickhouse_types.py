@@ -36,6 +36,11 @@ def test_a_type_is_read_as(declared: str, arrow: pa.DataType, written: str) -> N
     assert (field.type, column_of(field)) == (arrow, written)
 
 
+def test_a_backslash_in_a_name_hides_nothing() -> None:
+    field = field_of("a\\", "String")
+    assert column_of(field) == "`a\\\\`"
+
+
 @pytest.mark.parametrize(
     "declared",
     ["Array(String)", "Tuple(a UInt8)", "Map(String, UInt8)", "JSON", "Object('json')", "Variant(String, UInt8)",

@@ -225,6 +225,16 @@ def test_a_wrong_token_is_told_at_once_and_never_shown(
     assert not caught.value.is_passing
 
 
+def test_a_fault_of_no_known_words_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(**arguments: object) -> None:
+        raise sql.exc.RequestError("planted", {"original-exception": "planted"})
+
+    monkeypatch.setattr(sql, "connect", connect)
+    with pytest.raises(WarehouseUnreachableError, match=r"the connection broke \(RequestError\)") as caught:
+        Databricks(f"{HOST}?{PATH}", timeout_seconds=60)
+    assert "planted" not in str(caught.value)
+
+
 def test_a_server_that_is_not_there_is_told_and_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     plain(monkeypatch, 1, _retry_stop_after_attempts_count=1)
     with pytest.raises(WarehouseUnreachableError, match="cannot be reached: Connection refused") as caught:
@@ -250,5 +260,5 @@ def test_an_unfit_address_is_told_before_anything_is_sent(uri: str, said: str) -
 
 def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "databricks.sql", None)
-    with pytest.raises(WarehouseSettingsError, match=r"pip install 'tencent-push-attribute-sync\[databricks\]'"):
+    with pytest.raises(WarehouseSettingsError, match=r"pip install '\.\[databricks\]'"):
         Databricks(f"{HOST}?{PATH}", timeout_seconds=60)

@@ -229,7 +229,7 @@ def test_a_wrong_password_and_an_unknown_host_are_said_in_the_server_s_words(pas
 
 def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "adbc_driver_postgresql.dbapi", None)
-    with pytest.raises(WarehouseSettingsError, match=r"pip install 'tencent-push-attribute-sync\[postgresql\]'"):
+    with pytest.raises(WarehouseSettingsError, match=r"pip install '\.\[postgresql\]'"):
         extract("postgresql://db/marts", "SELECT 1 AS a", tmp_path / "out")
 
 

@@ -48,6 +48,12 @@ def test_a_driver_s_own_message_is_told_by_what_is_known_of_it_alone(text: str, 
     assert (error.is_passing, "planted" in str(error)) == (is_passing, False)
 
 
+@pytest.mark.parametrize("said", ["0", "-1", "²", "3.5", ""])
+def test_what_is_no_number_of_seconds_is_told(said: str) -> None:
+    with pytest.raises(WarehouseSettingsError, match="wait is a number of seconds"):
+        read(f"thing://host?wait={said}").seconds("wait", 3)
+
+
 def test_secrets_of_the_address_are_masked_in_whatever_the_server_says() -> None:
     address = read("thing://user:plan%74ed@host?token=other")
     for error in (address.refused("no planted,\n no other."), address.unreachable("fell", "no planted, no other")):
@@ -55,7 +61,7 @@ def test_secrets_of_the_address_are_masked_in_whatever_the_server_says() -> None
 
 
 def test_a_driver_that_is_missing_is_told_with_the_command_that_installs_it() -> None:
-    with pytest.raises(WarehouseSettingsError, match=r"thing:// .* pip install 'tencent-push-attribute-sync\[stuff\]'"):
+    with pytest.raises(WarehouseSettingsError, match=r"thing:// .* pip install '\.\[stuff\]'"):
         driver("no_such_driver", scheme="thing", extra="stuff")
 
 

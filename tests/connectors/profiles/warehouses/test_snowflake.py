@@ -247,6 +247,20 @@ def test_a_piece_that_cannot_be_had_is_no_result(server: SnowflakeServer, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rows_that_are_missing_in_a_piece_are_no_result(server: SnowflakeServer, tmp_path: Path) -> None:
+    server.rows = lambda query: [numbers("A", [1], [2, 3], [4])]
+    server.empty_piece = 1
+    with pytest.raises(WarehouseUnreachableError, match="broke off before the last row: 2 of 4 rows came"):
+        extract(server.uri, "select a", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_is_not_there_is_told_by_its_parameter() -> None:
+    with pytest.raises(WarehouseSettingsError, match="private_key_file is no file that can be read") as caught:
+        Snowflake("snowflake://reader@account/a?private_key_file=/no/planted.p8", timeout_seconds=60)
+    assert "planted" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
@@ -265,7 +279,7 @@ def test_an_unfit_address_is_told_before_anything_is_sent(uri: str, said: str) -
     ("parameters", "authenticator"),
     [
         ("", "snowflake"),
-        ("private_key_file=/run/key.p8&private_key_file_pwd=planted", "snowflake_jwt"),
+        (f"private_key_file={__file__}&private_key_file_pwd=planted", "snowflake_jwt"),
         ("authenticator=PROGRAMMATIC_ACCESS_TOKEN&token=planted", "programmatic_access_token"),
         ("authenticator=workload_identity&workload_identity_provider=AWS", "workload_identity"),
     ],
@@ -294,5 +308,5 @@ def test_how_the_user_proves_who_it_is_and_secrets_are_masked(
 
 def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "snowflake.connector", None)
-    with pytest.raises(WarehouseSettingsError, match=r"pip install 'tencent-push-attribute-sync\[snowflake\]'"):
+    with pytest.raises(WarehouseSettingsError, match=r"pip install '\.\[snowflake\]'"):
         Snowflake("snowflake://account", timeout_seconds=60)

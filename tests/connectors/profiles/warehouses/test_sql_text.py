@@ -82,6 +82,11 @@ def test_a_table_is_read_whole_under_its_exact_name_or_refused_by_it(
         ("select 'it''s ( order by' from t", False),
         ("select 'it\\'s (', a from t order by a", True),
         ("select border by from t", False),
+        ("select a from t where b <> 'C:\\' order by a, b = 'C:\\'", True),
+        ("select a from t # don't sort\norder by a # isn't it", True),
+        ("select a from t // don't sort\norder by a // isn't it", True),
+        ("select a from t # order by a", False),
+        ("select 'https://shop/#' from (select 'it''s' from t order by 1)", False),
     ],
 )
 def test_an_order_counts_where_it_is_the_statement_s_own(query: str, expected: bool) -> None:
