@@ -8,6 +8,7 @@ A holder that was cut off from the storage stops trusting its lease long before 
 
 import json
 import logging
+import os
 import secrets
 import socket
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 
@@ -24,30 +26,48 @@ from pipelines.errors import AppBusyError, DataFolderError
 BEAT_SECONDS = 5.0
 TRUSTED_SECONDS = 20.0  # since the last entry that came through was begun
 DEAD_SECONDS = 30.0  # without a new entry
-KEPT_ENTRIES = 20  # a run that slept through that many beats is told at once, by those that follow
+KEPT_ENTRIES = 20  # a run that slept through fewer beats cannot even write; one that slept longer looks what follows
 _LAST_BEAT_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
 
+def this_machine() -> str:
+    """One start of one system, and in it one container: a host's name may be that of many."""
+    try:
+        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{started} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux, so no containers
+        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
+
+
+def awake_or_not() -> float:
+    """Seconds that go on while the machine sleeps, which those of time.monotonic do not."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lease; `started_at` tells a process from a later one of the same number."""
+    """Who holds a lease; `started_at` tells a process from a later one of the same number.
+
+    `host` is for people; `machine` is where process numbers mean the same.
+    """
 
     token: str
     host: str
     process: int
     started_at: float
+    machine: str
 
     @classmethod
     def this_process(cls) -> "Holder":
         own = psutil.Process()
-        return cls(secrets.token_hex(8), socket.gethostname(), own.pid, own.create_time())
+        return cls(secrets.token_hex(8), socket.gethostname(), own.pid, own.create_time(), this_machine())
 
     @property
     def is_dead_here(self) -> bool:
         """Whether it was a process of this very machine that has ended; of another machine's nothing is known."""
-        if self.host != socket.gethostname():
+        if self.machine != this_machine():
             return False
         try:
             return abs(psutil.Process(self.process).create_time() - self.started_at) > 1.0
@@ -72,7 +92,7 @@ class Lease:
         name: str,
         *,
         holder: Holder | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake_or_not,
         wait: Callable[[float], object] = time.sleep,
         dead_seconds: float = DEAD_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
@@ -128,7 +148,9 @@ class Lease:
                 seen, since = entry.number, self._clock()
             is_dead = entry.holder is not None and entry.holder.is_dead_here
             if entry.holder is None or is_dead or self._clock() - since >= self._dead_seconds:
+                began_at = self._clock()
                 if self._take(entry.number):
+                    self._trusted_until = began_at + TRUSTED_SECONDS
                     self._require_refusal()
                     return
                 continue
@@ -142,11 +164,13 @@ class Lease:
     def _take(self, number: int) -> bool:
         """Whether the entry after `number` is ours now, and nobody's stands after it."""
         self._number = number
-        if not self._add(self._me):
-            return False
+        return self._add(self._me) and self._is_newest()
+
+    def _is_newest(self) -> bool:
+        """Whether nobody's entry stands after ours; one of a number that is long gone can be made anew."""
         keys = [listed.key for listed in self._objects.list(self._name)]
         self._objects.delete([key for key in keys if key < self._key(self._number - KEPT_ENTRIES)])
-        return keys[-1] == self._key(self._number)
+        return keys[-1:] == [self._key(self._number)]
 
     def _require_refusal(self) -> None:
         """A storage that replaces what it is told to create would let two runs hold the same entry."""
@@ -158,13 +182,11 @@ class Lease:
             )
 
     def _add(self, holder: Holder | None) -> bool:
-        """Whether the next entry is ours; then it is trusted for a while."""
-        began_at = self._clock()
+        """Whether the next entry is ours."""
         content = json.dumps({"holder": asdict(holder) if holder else None}).encode()
         if not self._objects.create(self._key(self._number + 1), content):
             return False
         self._number += 1
-        self._trusted_until = began_at + TRUSTED_SECONDS
         return True
 
     def _key(self, number: int) -> str:
@@ -182,16 +204,20 @@ class Lease:
 
     def beat(self) -> None:
         """One more sign of life, unless somebody else has given one."""
+        began_at = self._clock()
         try:
-            if self._is_lost or not self._add(self._me):
+            if self._is_lost or not self._add(self._me) or not self._is_newest():
                 self._is_lost = True
-                return
-            self._objects.delete([self._key(self._number - KEPT_ENTRIES)])
+            else:
+                self._trusted_until = began_at + TRUSTED_SECONDS
         except ObjectStoreError as error:  # the next beat may come through; `require_held` counts the time
             _log.warning("The lease of the data folder was not renewed: %s", error)
 
     def _keep_beating(self) -> None:
-        while not self._is_over.wait(self._beat_seconds):
+        """In steps from one beginning to the next, since a beat may have waited for the storage."""
+        began_at = self._clock()
+        while not self._is_over.wait(max(0.0, began_at + self._beat_seconds - self._clock())):
+            began_at = self._clock()
             self.beat()
 
     def _release(self) -> None:

@@ -1,5 +1,6 @@
 """One run at a time over several hosts: who gets the lease, who is told to wait, and who learns that it has lost it."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,7 @@ class Hosts:
 
     def lease(self, host: str | None = None) -> Lease:
         number = next(self.names)
-        holder = Holder(f"token-{number}", host or f"host-{number}", 4_000_000 + number, 0.0)
+        holder = Holder(f"token-{number}", host or f"host-{number}", 4_000_000 + number, 0.0, f"machine-{number}")
         return Lease(self.objects, NAME, holder=holder, clock=self.time, wait=self.time.wait, beat_seconds=NEVER)
 
 
@@ -126,13 +127,14 @@ def test_a_dead_process_of_this_machine_loses_it_at_once(hosts: Hosts) -> None:
     me = Holder.this_process()
     assert not me.is_dead_here
     assert replace(me, started_at=me.started_at - 100).is_dead_here, "its number was given to another one"
-    assert not replace(me, host="elsewhere", process=4_000_001).is_dead_here, "nothing is known of other machines"
     unused = next(number for number in range(4_000_000, 5_000_000) if not psutil.pid_exists(number))
     with (
         Lease(hosts.objects, NAME, holder=replace(me, process=unused), beat_seconds=NEVER).held(),
         hosts.lease().held(),
     ):
         assert hosts.time.now == 0
+    of_a_namesake = replace(me, process=unused, machine="another one")
+    assert not of_a_namesake.is_dead_here, "containers may share a name, and nothing is known of other machines"
 
 
 def test_a_storage_that_replaces_what_it_must_not_is_refused(hosts: Hosts) -> None:
@@ -160,6 +162,33 @@ def test_who_wakes_after_a_long_sleep_takes_nothing(hosts: Hosts) -> None:
             pytest.fail("it was told of an entry that is long gone")
         held[0].beat()
         held[0].require_held()
+
+
+@pytest.mark.parametrize("beats", [1, KEPT_ENTRIES - 1, KEPT_ENTRIES, KEPT_ENTRIES + 5, 3 * KEPT_ENTRIES])
+def test_a_holder_that_slept_long_gets_nothing_back(hosts: Hosts, beats: int) -> None:
+    """The number after its own may be free again, since old entries are removed."""
+    with hosts.lease().held() as first, hosts.lease().held() as second:
+        for _ in range(beats):
+            hosts.time.now += BEAT_SECONDS
+            second.beat()
+        first.beat()
+        with pytest.raises(AppBusyError, match="another run has taken over"):
+            first.require_held()
+        second.beat()
+        second.require_held()
+        assert newest(hosts)["host"] == "host-1"
+
+
+def test_a_machine_that_sleeps_ages_its_lease(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, slept_seconds = time.clock_gettime, [0.0]
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda clock: read(clock) + (slept_seconds[0] if clock == time.CLOCK_BOOTTIME else 0.0)
+    )
+    with Lease(hosts.objects, NAME, beat_seconds=NEVER).held() as lease:
+        lease.require_held()
+        slept_seconds[0] = TRUSTED_SECONDS
+        with pytest.raises(AppBusyError, match="could not be renewed"):
+            lease.require_held()
 
 
 def test_entries_do_not_pile_up(hosts: Hosts) -> None:
