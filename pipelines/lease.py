@@ -8,7 +8,6 @@ A holder that was cut off from the storage stops trusting its lease long before 
 
 import json
 import logging
-import os
 import secrets
 import socket
 import threading
@@ -36,7 +35,7 @@ def this_machine() -> str:
     """One start of one system, and in it one container: a host's name may be that of many."""
     try:
         started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{started} {os.readlink('/proc/self/ns/pid')}"
+        return f"{started} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:  # no Linux, so no containers
         return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 
@@ -109,6 +108,11 @@ class Lease:
         self._is_lost = False
         self._is_over = threading.Event()
         self._heart: threading.Thread | None = None
+
+    @property
+    def token(self) -> str:
+        """Told apart from every other holding's."""
+        return self._me.token
 
     @contextmanager
     def held(self, *, patience_seconds: float = 0.0) -> Iterator["Lease"]:
@@ -236,6 +240,11 @@ class Holding:
     """The lease that a push holds now, where there is one to hold."""
 
     lease: Lease | None = None
+
+    @property
+    def token(self) -> str:
+        """Of the lease; empty for who only reads."""
+        return self.lease.token if self.lease is not None else ""
 
     def require_held(self) -> None:
         """Raises AppBusyError when another run has taken over, or may have."""

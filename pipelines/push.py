@@ -115,7 +115,14 @@ class Push:
     def _remote(self, folder: Path) -> RemoteState | None:
         if self.store.objects is None:
             return None
-        return RemoteState(self.store.objects, self.store.key(folder), folder, require_held=self.holding.require_held)
+        holding = self.holding
+        return RemoteState(
+            self.store.objects,
+            self.store.key(folder),
+            folder,
+            require_held=holding.require_held,
+            writer=holding.token,
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

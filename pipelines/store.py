@@ -136,7 +136,7 @@ class Store:
         What a ledger needs stays, and so does every `run=...` folder that is `needed`.
         """
         ledgers = (self.root / "acknowledged").glob(f"target=*/sync={sync}/account_type=*/*.ledger")
-        kept = {*needed, *(f"run={ledger.stem}" for ledger in ledgers)}
+        kept = {*needed, *(f"run={_frame_of(ledger.name)}" for ledger in ledgers)}
         for kind in ("profiles", "frames"):
             _remove_oldest(self.root / kind / f"sync={sync}", keep=keep, kept=kept)
         if self.objects is not None:
@@ -151,12 +151,17 @@ class Store:
             runs[run] = max(runs.get(run, 0.0), each.modified_at)
         ledgers = [each.key.split("/")[4] for each in objects.list("acknowledged") if ".ledger/" in each.key]
         newest = sorted(runs, key=lambda run: runs[run], reverse=True)[:keep]
-        stay = {*kept, *newest, *(f"run={name.removesuffix('.ledger')}" for name in ledgers)}
+        stay = {*kept, *newest, *(f"run={_frame_of(name)}" for name in ledgers)}
         objects.delete([each.key for each in frames if each.key.split("/")[2] not in stay])
 
     def prune_plans(self, sync: str) -> None:
         """Remove the frames of old dry runs, which nothing needs, so that one more makes `KEPT_RUNS`."""
         _remove_oldest(self.root / "plans" / f"sync={sync}", keep=KEPT_RUNS - 1, kept=())
+
+
+def _frame_of(ledger: str) -> str:
+    """The run whose frame a ledger is of, by its name: `<run>.ledger` or `<run>.<writer>.ledger`."""
+    return ledger.partition(".")[0]
 
 
 def _remove_oldest(folder: Path, *, keep: int, kept: Collection[str]) -> None:

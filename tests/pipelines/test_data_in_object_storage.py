@@ -1,5 +1,6 @@
 """Whole runs whose data folder is in object storage: what stands there, and what a host without a past does with it."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -150,7 +151,8 @@ def test_a_storage_that_fails_in_mid_push_stops_the_calls_and_the_next_run_goes_
     assert not broken.succeeded
     assert "The record of what is sent cannot be published" in broken.failure
     assert "access is denied" in broken.failure
-    assert [key for key in hosts.objects() if ".ledger/" in key]
+    (ledger,) = {key.split("/")[-2] for key in hosts.objects() if ".ledger/" in key}
+    assert re.fullmatch(rf"{broken.result.run_id}\.[0-9a-f]{{16}}\.ledger", ledger), "no other push writes to it"
 
     wire.spoil = lambda request: None
     monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "2000")

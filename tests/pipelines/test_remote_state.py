@@ -198,6 +198,35 @@ def test_a_ledger_that_is_half_forgotten_is_none(left: int, here: Host, there: H
     assert not [key for key in here.objects.contents if "run-1.ledger" in key], "what was left goes with the next state"
 
 
+def test_a_segment_that_comes_after_its_ledger_was_forgotten_is_none(here: Host, there: Host) -> None:
+    """One who slept in its write wakes when the next run has taken over."""
+    for number in range(1, 4):
+        here.state.publish_segment("run-1.ledger", number, b"line\n")
+    there.state.pull()
+    there.state.forget_ledger("run-1.ledger")
+    here.state.publish_segment("run-1.ledger", 4, b"late\n")
+    there.state.pull()
+    assert there.files() == {}
+    there.publish("part-00000001-aa.parquet")
+    assert not [key for key in here.objects.contents if "run-1.ledger" in key], "it goes with the next state"
+
+
+def test_a_reader_meets_a_ledger_that_is_being_forgotten(here: Host, there: Host) -> None:
+    """Of a long listing, it got the first page before and the last one after."""
+    for number in range(1, 4):
+        here.state.publish_segment("run-1.ledger", number, b"line\n")
+    del here.objects.contents[f"{PREFIX}/run-1.ledger/00000002"]
+
+    def forgotten(verb: str, key: str) -> None:
+        if verb == "list" and next(listings) == 1:
+            here.objects.contents.clear()
+
+    listings = iter(range(100))
+    here.objects.before = forgotten
+    there.state.pull()
+    assert there.files() == {}
+
+
 def test_two_who_write_the_same_segment_are_told(here: Host, there: Host) -> None:
     here.state.publish_segment("run-1.ledger", 1, b"mine\n")
     here.state.publish_segment("run-1.ledger", 1, b"mine\n")  # sent again, since the answer was lost
@@ -209,7 +238,7 @@ def test_a_segment_that_is_gone_is_told(here: Host, there: Host) -> None:
     for number in range(1, 4):
         here.state.publish_segment("run-1.ledger", number, b"line\n")
     del here.objects.contents[f"{PREFIX}/run-1.ledger/00000002"]
-    with pytest.raises(DataFolderError, match=r"run-1\.ledger in the data folder lacks a segment"):
+    with pytest.raises(ObjectStoreError, match=r"run-1\.ledger in the data folder lacks a segment"):
         there.state.pull()
 
 
