@@ -65,12 +65,12 @@ class PublishedLedger:
     @property
     def confirmed(self) -> int:
         """The bytes that are published. Raises LedgerError when no more will be, or when this run may send no more."""
+        self._require_valid()  # first: it is why nothing more can be published
         if self._fault is not None:
             raise LedgerError(
                 f"The record of what is sent cannot be published: {self._fault} No call may leave unrecorded; run "
                 "again, it goes on from here."
             ) from self._fault
-        self._require_valid()
         return self._confirmed
 
     def on_confirmed(self, wake: Callable[[], None]) -> None:
