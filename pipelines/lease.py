@@ -3,7 +3,8 @@
 A lease is a list of numbered objects, each created only if no object of its number was there; the highest one counts.
 It says who holds the lease, or that it is free. A holder adds one every few seconds. Who wants a held one watches: if
 nothing was added for a while, its holder is dead, and the next number is taken. No two clocks are compared.
-A holder that was cut off from the storage stops trusting its lease long before another one may take it.
+A holder that was cut off from the storage stops trusting its lease long before another one may take it, and trusts it
+again when its next entry came through and nobody else's had come before.
 """
 
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from connectors.object_store import Objects, ObjectStoreError
+from connectors.object_store import PATIENCE_SECONDS, Objects, ObjectStoreError
 from pipelines.errors import AppBusyError, DataFolderError
 
 BEAT_SECONDS = 5.0
@@ -27,6 +28,7 @@ TRUSTED_SECONDS = 20.0  # since the last entry that came through was begun
 DEAD_SECONDS = 30.0  # without a new entry
 KEPT_ENTRIES = 20  # a run that slept through fewer beats cannot even write; one that slept longer looks what follows
 _LAST_BEAT_SECONDS = 5.0
+_LOOK_SECONDS = 0.2  # between two looks of who waits for its own beat
 
 _log = logging.getLogger(__name__)
 
@@ -130,16 +132,27 @@ class Lease:
             self._release()
 
     def require_held(self) -> None:
-        """Raises AppBusyError when another run has taken over, or may have: the storage was out of reach too long."""
+        """Waits while the storage is out of reach; raises as `may_act`."""
+        while not self.may_act():
+            self._wait(_LOOK_SECONDS)
+
+    def may_act(self) -> bool:
+        """False while nobody can tell whether another run has taken over.
+
+        Raises AppBusyError when one has, and when nobody could tell for PATIENCE_SECONDS.
+        """
         if self._is_lost:
             raise AppBusyError(
                 f"another run has taken over the data folder ({self._name}) while this one slept; it sends no more"
             )
-        if self._clock() >= self._trusted_until:
+        now = self._clock()
+        if now >= self._trusted_until + PATIENCE_SECONDS:
             raise AppBusyError(
-                f"the data folder's lease ({self._name}) could not be renewed for {TRUSTED_SECONDS:.0f} s, and another "
-                "run may have taken over; this one sends no more. See the network, then run again"
+                f"the data folder's lease ({self._name}) could not be renewed for "
+                f"{TRUSTED_SECONDS + PATIENCE_SECONDS:.0f} s, and another run may have taken over; this one sends no "
+                "more. See the network, then run again"
             )
+        return now < self._trusted_until
 
     def _acquire(self, patience_seconds: float) -> None:
         deadline = self._clock() + patience_seconds
@@ -247,10 +260,17 @@ class Holding:
         return self.lease.token if self.lease is not None else ""
 
     def require_held(self) -> None:
-        """Raises AppBusyError when another run has taken over, or may have."""
+        """As the lease's own."""
+        self._held().require_held()
+
+    def may_act(self) -> bool:
+        """As the lease's own."""
+        return self._held().may_act()
+
+    def _held(self) -> Lease:
         if self.lease is None:
             raise RuntimeError("the data folder is written without its lease: this is a fault of the program")
-        self.lease.require_held()
+        return self.lease
 
 
 def _holder(key: str, content: bytes) -> Holder | None:

@@ -307,7 +307,7 @@ class Push:
         if remote is None:
             return ledger
         publish = partial(remote.publish_segment, path.name)
-        return PublishedLedger(ledger, publish, require_valid=self.holding.require_held)
+        return PublishedLedger(ledger, publish, may_send=self.holding.may_act)
 
     def _settings(self, frames: FrameSet, kind: AccountType) -> SinkSettings:
         """The guard on failures does not apply to a first run, where everything is new, nor to one that is let pass."""
