@@ -157,13 +157,21 @@ class Lease:
     def _acquire(self, patience_seconds: float) -> None:
         deadline = self._clock() + patience_seconds
         seen, since = -1, self._clock()
-        is_alive = False
+        is_alive = is_told = False
         while True:
             entry = self._newest()
             if entry.number != seen:
                 is_alive = is_alive or seen >= 0
                 seen, since = entry.number, self._clock()
             is_dead = entry.holder is not None and entry.holder.is_dead_here
+            if entry.holder is not None and not is_dead and not is_told:
+                is_told = True
+                _log.warning(
+                    "Process %d on %s holds the data folder; within %.0f s it is known whether it lives.",
+                    entry.holder.process,
+                    entry.holder.host,
+                    self._dead_seconds,
+                )
             if entry.holder is None or is_dead or self._clock() - since >= self._dead_seconds:
                 began_at = self._clock()
                 if self._take(entry.number):
@@ -192,6 +200,7 @@ class Lease:
     def _require_refusal(self) -> None:
         """A storage that replaces what it is told to create would let two runs hold the same entry."""
         if self._objects.create(self._key(self._number), b"{}"):
+            self._objects.delete([self._key(self._number)])
             raise DataFolderError(
                 "the object storage of ATTRIBUTE_SYNC_DATA replaces objects although it is told not to, so that two "
                 "runs could not be kept apart. Use a storage with conditional writes (on COS: a bucket without "
