@@ -205,6 +205,8 @@ class Push:
                 result.unsettled_calls += folded.unsettled_calls
             for frame in frames.frames:
                 self._require_current(frames, frame)
+            # Others may have removed them as old while this run waited; no ledger is of use without its frame.
+            self.store.publish_missing(*(frame.path for frame in frames.frames))
             refused = self._push_all(engine, frames, client, folder=folder, result=result, stop=stop)
             self._write_failed_rows(engine, frames, refused, result=result)
         result.stop, result.cancellation = stop.cause, cancellation

@@ -61,12 +61,18 @@ class Store:
             if self.objects is not None:
                 self.objects.put(self.key(file), file)
 
+    def publish_missing(self, *files: Path) -> None:
+        """As `publish`, of those files that are not there."""
+        for file in files:
+            if self.objects is not None and self._listed(file) is None:
+                self.publish(file)
+
     def fetch(self, *files: Path) -> None:
         """Files that another machine wrote are here now, unless there are none. Raises ObjectStoreError."""
         for file in files:
             if self.objects is not None and not file.exists():
-                listed = {each.key: each for each in self.objects.list(self.key(file.parent))}
-                self._download([listed[key] for key in [self.key(file)] if key in listed])
+                listed = self._listed(file)
+                self._download([listed] if listed else [])
 
     def fetch_days(self, folder: Path, *, until: Callable[[], Path | None]) -> Path | None:
         """What `until` finds among the files of `folder/date=<day>/`, the newest days first."""
@@ -79,6 +85,11 @@ class Store:
                 if found is not None and found.parent.name >= day:
                     return found
         return until()
+
+    def _listed(self, file: Path) -> Listed | None:
+        """None when it is not in the object storage."""
+        found = self.objects.list(self.key(file.parent)) if self.objects is not None else []
+        return next((each for each in found if each.key == self.key(file)), None)
 
     def _download(self, listed: Iterable[Listed]) -> None:
         for each in listed:

@@ -163,6 +163,27 @@ def test_a_storage_that_fails_in_mid_push_stops_the_calls_and_the_next_run_goes_
     assert not [key for key in hosts.objects() if ".ledger" in key]
 
 
+def test_a_frame_that_others_removed_meanwhile_is_there_again_before_the_first_call(
+    hosts: Hosts, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", wire.endpoint)
+    removed: list[str] = []
+    at_the_first_call: list[str] = []
+
+    def spoil(request: Request) -> None:
+        if "/locks/" in request.path and not removed:
+            removed.extend(key for key in hosts.objects() if "/frames/" in key)
+            for key in removed:
+                hosts.s3.delete(hosts.bucket, key)
+        if not at_the_first_call and is_segment(request, after=0):
+            at_the_first_call.extend(key for key in hosts.objects() if "/frames/" in key)
+
+    wire.spoil = spoil
+    ran = hosts.run()
+    assert ran.succeeded, ran.failure
+    assert {key for key in removed if "invalid_rows" not in key} == set(at_the_first_call)
+
+
 def is_segment(request: Request, *, after: int) -> bool:
     folder, _, number = request.path.rpartition("/")
     return request.method == "PUT" and folder.endswith(".ledger") and int(number) > after
