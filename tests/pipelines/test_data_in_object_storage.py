@@ -186,7 +186,7 @@ def test_a_frame_that_others_removed_meanwhile_is_there_again_before_the_first_c
 
 def is_segment(request: Request, *, after: int) -> bool:
     folder, _, number = request.path.rpartition("/")
-    return request.method == "PUT" and folder.endswith(".ledger") and int(number) > after
+    return request.method == "PUT" and folder.endswith(".ledger") and number.isdigit() and int(number) > after
 
 
 def test_the_command_line_works_on_it_and_is_kept_apart_from_other_hosts(hosts: Hosts, s3: S3, tmp_path: Path) -> None:
