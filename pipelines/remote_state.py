@@ -32,7 +32,7 @@ _ALWAYS = ("adopted.json",)  # small, and written anew under their name
 class RemoteState:
     """`prefix` is the folder's key in `objects`; `folder` the copy here. `require_held` raises without the lease.
 
-    `writer` is one word that no other holder of the lease has.
+    `writer` is one word that no other holder of the lease has; it is empty for who only reads, and needs no ledgers.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RemoteState:
             file = self._folder / name
             if name in _ALWAYS or not file.exists():
                 self._download(there, name, file)
-        ledgers = self._pull_ledgers(there)
+        ledgers = self._pull_ledgers(there) if self.writer else []
         if content:
             with whole_file(self._folder / STATE) as beside:
                 beside.write_bytes(content[0])
@@ -122,7 +122,7 @@ class RemoteState:
         whole = {name: keys for name, keys in segments.items() if keys[0] == self._segment(name, 1)}
         for name, keys in whole.items():
             if keys != [self._segment(name, number) for number in range(1, len(keys) + 1)]:
-                raise ObjectStoreError(  # or it was forgotten while it was listed
+                raise DataFolderError(
                     f"{self._key(name)} in the data folder lacks a segment; restore it, or remove {self._prefix} to "
                     "send everything again"
                 )
