@@ -7,6 +7,7 @@ machine's role) and never stand in an address or in an error. Sources are read e
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Opened
 
 CONNECT_SECONDS, REQUEST_SECONDS, PATIENCE_SECONDS = 5, 30, 60
-_RETRIES = 10  # after 0.1 s, 0.2 s, 0.4 s and so on
+CREATE_SECONDS = 5  # what is created is small, and somebody waits for it
+_RETRIES = 1_000  # the patience ends them: pauses are drawn by chance, so that no number of them tells a time
+_LONGEST_PAUSE_SECONDS = 1.0  # so that who waits goes on soon after the storage is back
 _BYTES_PER_REQUEST = 16 * 1024 * 1024
 _REQUESTS_AT_ONCE = 4  # times the bytes of one: what is in memory
 _SMALL_AT_ONCE = 16
@@ -32,6 +35,10 @@ _KNOWN = "s3://, cosn://, gs:// and abfs://"
 
 class ObjectStoreError(Exception):
     """The storage, its address or its rights. The text names the address and the remedy, and nothing secret."""
+
+
+class _UnreachableError(ObjectStoreError):
+    """Nobody knows whether the request was carried out."""
 
 
 class Listed(NamedTuple):
@@ -107,8 +114,18 @@ class ObjectStore:
     def create(self, key: str, content: bytes) -> bool:
         """Whether `content` stands there now; False, and nothing changed, if something else did before.
 
-        When the answer to a write is lost and it is sent again, the second one meets what the first has written.
+        A write whose answer is lost is sent again; the second one then meets what the first has written.
         """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._create_once(key, content)
+            except _UnreachableError:  # the library sends no such write again: it cannot know that it may
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_LONGEST_PAUSE_SECONDS / 2)
+
+    def _create_once(self, key: str, content: bytes) -> bool:
         import obstore  # noqa: PLC0415  an extra, asked for by `_stores`
 
         creating, _ = self._stores
@@ -163,7 +180,7 @@ class ObjectStore:
                 piece = bytes(obstore.get_range(plain, listed.key, start=start, end=stop))
             if len(piece) != stop - start:
                 raise ObjectStoreError(f"{self.address_of(listed.key)} changed while it was read. Run again.")
-            os.pwrite(descriptor, piece, start)
+            _write_at(descriptor, piece, start)
 
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
@@ -220,7 +237,16 @@ class ObjectStore:
         except Exception as error:
             if not type(error).__module__.startswith("obstore"):
                 raise
-            raise ObjectStoreError(f"{self.address_of(key)}: {_meaning(error)}.") from None
+            meaning = _meaning(error)
+            kind = ObjectStoreError if meaning else _UnreachableError
+            raise kind(f"{self.address_of(key)}: {meaning or _UNREACHABLE}.") from None
+
+
+def _write_at(descriptor: int, piece: bytes, start: int) -> None:
+    """All of it: a disk that is nearly full takes a part without a fault, and refuses only the next one."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[os.pwrite(descriptor, rest, start + len(piece) - len(rest)) :]
 
 
 def _open(location: Location, environ: Mapping[str, str]) -> "tuple[Opened, Opened]":
@@ -235,15 +261,19 @@ def _open(location: Location, environ: Mapping[str, str]) -> "tuple[Opened, Open
     return opener(location, environ, is_creating=True), opener(location, environ, is_creating=False)
 
 
-def _client(endpoint: str | None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+def _client(endpoint: str | None, headers: Mapping[str, str] | None = None, *, is_creating: bool) -> dict[str, Any]:
     return {
         "client_options": {
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-            "timeout": timedelta(seconds=REQUEST_SECONDS),
+            "timeout": timedelta(seconds=CREATE_SECONDS if is_creating else REQUEST_SECONDS),
             "allow_http": (endpoint or "").startswith("http://"),
             **({"default_headers": dict(headers)} if headers else {}),
         },
-        "retry_config": {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=PATIENCE_SECONDS)},
+        "retry_config": {
+            "max_retries": _RETRIES,
+            "retry_timeout": timedelta(seconds=PATIENCE_SECONDS),
+            "backoff": {"max_backoff": timedelta(seconds=_LONGEST_PAUSE_SECONDS)},
+        },
     }
 
 
@@ -254,12 +284,11 @@ def _region(environ: Mapping[str, str]) -> str | None:
 def _open_s3(location: Location, environ: Mapping[str, str], *, is_creating: bool) -> "Opened":
     from obstore.store import S3Store  # noqa: PLC0415  an extra
 
-    del is_creating  # S3 is told with each request
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
     place: dict[str, Any] = {"region": _region(environ) or "us-east-1"}
     if endpoint is not None:
         place["endpoint"] = endpoint
-    return S3Store(location.bucket, prefix=location.key or None, **place, **_client(endpoint))
+    return S3Store(location.bucket, prefix=location.key or None, **place, **_client(endpoint, is_creating=is_creating))
 
 
 def _open_cos(location: Location, environ: Mapping[str, str], *, is_creating: bool) -> "Opened":
@@ -277,21 +306,19 @@ def _open_cos(location: Location, environ: Mapping[str, str], *, is_creating: bo
         endpoint=endpoint,
         region=region,
         virtual_hosted_style_request=True,
-        **_client(endpoint, headers),
+        **_client(endpoint, headers, is_creating=is_creating),
     )
 
 
 def _open_google(location: Location, _environ: Mapping[str, str], *, is_creating: bool) -> "Opened":
     from obstore.store import GCSStore  # noqa: PLC0415  an extra
 
-    del is_creating
-    return GCSStore(location.bucket, prefix=location.key or None, **_client(None))
+    return GCSStore(location.bucket, prefix=location.key or None, **_client(None, is_creating=is_creating))
 
 
 def _open_azure(location: Location, environ: Mapping[str, str], *, is_creating: bool) -> "Opened":
     from obstore.store import AzureStore  # noqa: PLC0415  an extra
 
-    del is_creating
     host = location.authority.partition("@")[2]
     account = host.partition(".")[0] or environ.get("AZURE_STORAGE_ACCOUNT")
     if not account:
@@ -304,9 +331,8 @@ def _open_azure(location: Location, environ: Mapping[str, str], *, is_creating: 
     endpoint = environ.get("AZURE_STORAGE_ENDPOINT")
     if endpoint:
         settings["endpoint"] = endpoint
-    return AzureStore(
-        location.bucket, prefix=location.key or None, account_name=account, **settings, **_client(endpoint)
-    )
+    settings |= _client(endpoint, is_creating=is_creating)
+    return AzureStore(location.bucket, prefix=location.key or None, account_name=account, **settings)
 
 
 _OPENERS: Mapping[str, Callable[..., "Opened"]] = {
@@ -349,11 +375,14 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def _meaning(error: Exception) -> str:
+_UNREACHABLE = (
+    "the storage cannot be reached or does not answer in time; see the endpoint and the network, then run again"
+)
+
+
+def _meaning(error: Exception) -> str | None:
+    """None when it may be the network's fault, or the storage's own."""
     words = re.sub(
         r"https?://(?!169\.254\.)\S+", "", f"{type(error).__name__} {error}"
     )  # names are no words of its own
-    for pattern, meaning in _MEANINGS:
-        if pattern.search(words):
-            return meaning
-    return "the storage cannot be reached or does not answer in time; see the endpoint and the network, then run again"
+    return next((meaning for pattern, meaning in _MEANINGS if pattern.search(words)), None)

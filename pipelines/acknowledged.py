@@ -4,7 +4,8 @@
     <folder>/part-00000012-5e1c09a7.parquet    account, one column per attribute, uncertain, acknowledged_at, and the
                                                account's key and its profile's digest (see narrow.py)
     <folder>/refused-<frame>-5e1c09a7.parquet  what was refused for good: see refusal_memory.py
-    <folder>/<frame>.ledger                    a push that is running, or died: folded before anything else happens
+    <folder>/<frame>.ledger                    a push that is running, or died: folded before anything else happens;
+                                               with its writer in the name where the folder is a copy
 
 The first part is the base, each later one adds what a push changed: the last part that has an account counts for it.
 A null attribute was never acknowledged, or its removal was; an account of which nothing is left goes when parts become
@@ -110,7 +111,7 @@ class AcknowledgedAttributes:
     def ledger_file(self, frame: str) -> Path:
         """Where the push of `frame` keeps its ledger until it is folded."""
         make_folder(self.folder)
-        return self.folder / f"{frame}.ledger"
+        return self.folder / (f"{frame}.ledger" if self.remote is None else f"{frame}.{self.remote.writer}.ledger")
 
     def leftover_ledgers(self) -> list[Path]:
         """Ledgers of pushes that died before they were folded, oldest first."""

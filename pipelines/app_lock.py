@@ -68,10 +68,12 @@ def sending(store: Store, target: Target, *, wait: Callable[[float], object] = t
     """For the holder of the locks, while it sends: begins a second after the last holder's calls ended.
 
     A holder that died may have had calls on their way: then a whole second passes. So it does before and after a push
-    that could not leave its mark: the next holder cannot know of it.
+    that could not leave its mark: the next holder cannot know of it. Nor does another machine see the marks of a
+    folder that is but a copy.
     """
     marks = [path.with_suffix(".sending") for path in _lock_files(store, target)]
-    quiet_seconds_left = max(_quiet_seconds_left(mark) for mark in marks)
+    is_seen_by_all = store.objects is None or target.is_emulator
+    quiet_seconds_left = max(_quiet_seconds_left(mark) for mark in marks) if is_seen_by_all else QUIET_SECONDS
     written = [_write(mark, SENDING) for mark in marks]
     is_marked = all(written)
     wait(quiet_seconds_left if is_marked else QUIET_SECONDS)

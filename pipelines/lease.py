@@ -3,7 +3,8 @@
 A lease is a list of numbered objects, each created only if no object of its number was there; the highest one counts.
 It says who holds the lease, or that it is free. A holder adds one every few seconds. Who wants a held one watches: if
 nothing was added for a while, its holder is dead, and the next number is taken. No two clocks are compared.
-A holder that was cut off from the storage stops trusting its lease long before another one may take it.
+A holder that was cut off from the storage stops trusting its lease long before another one may take it, and trusts it
+again when its next entry came through and nobody else's had come before.
 """
 
 import json
@@ -15,39 +16,59 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 
-from connectors.object_store import Objects, ObjectStoreError
+from connectors.object_store import PATIENCE_SECONDS, Objects, ObjectStoreError
 from pipelines.errors import AppBusyError, DataFolderError
 
 BEAT_SECONDS = 5.0
 TRUSTED_SECONDS = 20.0  # since the last entry that came through was begun
 DEAD_SECONDS = 30.0  # without a new entry
-KEPT_ENTRIES = 20  # a run that slept through that many beats is told at once, by those that follow
+KEPT_ENTRIES = 20  # a run that slept through fewer beats cannot even write; one that slept longer looks what follows
 _LAST_BEAT_SECONDS = 5.0
+_LOOK_SECONDS = 0.2  # between two looks of who waits for its own beat
 
 _log = logging.getLogger(__name__)
 
 
+def this_machine() -> str:
+    """One start of one system, and in it one container: a host's name may be that of many."""
+    try:
+        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{started} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # no Linux, so no containers
+        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
+
+
+def awake_or_not() -> float:
+    """Seconds that go on while the machine sleeps, which those of time.monotonic do not."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lease; `started_at` tells a process from a later one of the same number."""
+    """Who holds a lease; `started_at` tells a process from a later one of the same number.
+
+    `host` is for people; `machine` is where process numbers mean the same.
+    """
 
     token: str
     host: str
     process: int
     started_at: float
+    machine: str
 
     @classmethod
     def this_process(cls) -> "Holder":
         own = psutil.Process()
-        return cls(secrets.token_hex(8), socket.gethostname(), own.pid, own.create_time())
+        return cls(secrets.token_hex(8), socket.gethostname(), own.pid, own.create_time(), this_machine())
 
     @property
     def is_dead_here(self) -> bool:
         """Whether it was a process of this very machine that has ended; of another machine's nothing is known."""
-        if self.host != socket.gethostname():
+        if self.machine != this_machine():
             return False
         try:
             return abs(psutil.Process(self.process).create_time() - self.started_at) > 1.0
@@ -72,7 +93,7 @@ class Lease:
         name: str,
         *,
         holder: Holder | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake_or_not,
         wait: Callable[[float], object] = time.sleep,
         dead_seconds: float = DEAD_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
@@ -90,6 +111,11 @@ class Lease:
         self._is_over = threading.Event()
         self._heart: threading.Thread | None = None
 
+    @property
+    def token(self) -> str:
+        """Told apart from every other holding's."""
+        return self._me.token
+
     @contextmanager
     def held(self, *, patience_seconds: float = 0.0) -> Iterator["Lease"]:
         """Raises AppBusyError when another run is alive and keeps it for `patience_seconds`.
@@ -106,29 +132,50 @@ class Lease:
             self._release()
 
     def require_held(self) -> None:
-        """Raises AppBusyError when another run has taken over, or may have: the storage was out of reach too long."""
+        """Waits while the storage is out of reach; raises as `may_act`."""
+        while not self.may_act():
+            self._wait(_LOOK_SECONDS)
+
+    def may_act(self) -> bool:
+        """False while nobody can tell whether another run has taken over.
+
+        Raises AppBusyError when one has, and when nobody could tell for PATIENCE_SECONDS.
+        """
         if self._is_lost:
             raise AppBusyError(
                 f"another run has taken over the data folder ({self._name}) while this one slept; it sends no more"
             )
-        if self._clock() >= self._trusted_until:
+        now = self._clock()
+        if now >= self._trusted_until + PATIENCE_SECONDS:
             raise AppBusyError(
-                f"the data folder's lease ({self._name}) could not be renewed for {TRUSTED_SECONDS:.0f} s, and another "
-                "run may have taken over; this one sends no more. See the network, then run again"
+                f"the data folder's lease ({self._name}) could not be renewed for "
+                f"{TRUSTED_SECONDS + PATIENCE_SECONDS:.0f} s, and another run may have taken over; this one sends no "
+                "more. See the network, then run again"
             )
+        return now < self._trusted_until
 
     def _acquire(self, patience_seconds: float) -> None:
         deadline = self._clock() + patience_seconds
         seen, since = -1, self._clock()
-        is_alive = False
+        is_alive = is_told = False
         while True:
             entry = self._newest()
             if entry.number != seen:
                 is_alive = is_alive or seen >= 0
                 seen, since = entry.number, self._clock()
             is_dead = entry.holder is not None and entry.holder.is_dead_here
+            if entry.holder is not None and not is_dead and not is_told:
+                is_told = True
+                _log.warning(
+                    "Process %d on %s holds the data folder; within %.0f s it is known whether it lives.",
+                    entry.holder.process,
+                    entry.holder.host,
+                    self._dead_seconds,
+                )
             if entry.holder is None or is_dead or self._clock() - since >= self._dead_seconds:
+                began_at = self._clock()
                 if self._take(entry.number):
+                    self._trusted_until = began_at + TRUSTED_SECONDS
                     self._require_refusal()
                     return
                 continue
@@ -142,15 +189,18 @@ class Lease:
     def _take(self, number: int) -> bool:
         """Whether the entry after `number` is ours now, and nobody's stands after it."""
         self._number = number
-        if not self._add(self._me):
-            return False
+        return self._add(self._me) and self._is_newest()
+
+    def _is_newest(self) -> bool:
+        """Whether nobody's entry stands after ours; one of a number that is long gone can be made anew."""
         keys = [listed.key for listed in self._objects.list(self._name)]
         self._objects.delete([key for key in keys if key < self._key(self._number - KEPT_ENTRIES)])
-        return keys[-1] == self._key(self._number)
+        return keys[-1:] == [self._key(self._number)]
 
     def _require_refusal(self) -> None:
         """A storage that replaces what it is told to create would let two runs hold the same entry."""
         if self._objects.create(self._key(self._number), b"{}"):
+            self._objects.delete([self._key(self._number)])
             raise DataFolderError(
                 "the object storage of ATTRIBUTE_SYNC_DATA replaces objects although it is told not to, so that two "
                 "runs could not be kept apart. Use a storage with conditional writes (on COS: a bucket without "
@@ -158,13 +208,11 @@ class Lease:
             )
 
     def _add(self, holder: Holder | None) -> bool:
-        """Whether the next entry is ours; then it is trusted for a while."""
-        began_at = self._clock()
+        """Whether the next entry is ours."""
         content = json.dumps({"holder": asdict(holder) if holder else None}).encode()
         if not self._objects.create(self._key(self._number + 1), content):
             return False
         self._number += 1
-        self._trusted_until = began_at + TRUSTED_SECONDS
         return True
 
     def _key(self, number: int) -> str:
@@ -182,16 +230,20 @@ class Lease:
 
     def beat(self) -> None:
         """One more sign of life, unless somebody else has given one."""
+        began_at = self._clock()
         try:
-            if self._is_lost or not self._add(self._me):
+            if self._is_lost or not self._add(self._me) or not self._is_newest():
                 self._is_lost = True
-                return
-            self._objects.delete([self._key(self._number - KEPT_ENTRIES)])
+            else:
+                self._trusted_until = began_at + TRUSTED_SECONDS
         except ObjectStoreError as error:  # the next beat may come through; `require_held` counts the time
             _log.warning("The lease of the data folder was not renewed: %s", error)
 
     def _keep_beating(self) -> None:
-        while not self._is_over.wait(self._beat_seconds):
+        """In steps from one beginning to the next, since a beat may have waited for the storage."""
+        began_at = self._clock()
+        while not self._is_over.wait(max(0.0, began_at + self._beat_seconds - self._clock())):
+            began_at = self._clock()
             self.beat()
 
     def _release(self) -> None:
@@ -211,11 +263,23 @@ class Holding:
 
     lease: Lease | None = None
 
+    @property
+    def token(self) -> str:
+        """Of the lease; empty for who only reads."""
+        return self.lease.token if self.lease is not None else ""
+
     def require_held(self) -> None:
-        """Raises AppBusyError when another run has taken over, or may have."""
+        """As the lease's own."""
+        self._held().require_held()
+
+    def may_act(self) -> bool:
+        """As the lease's own."""
+        return self._held().may_act()
+
+    def _held(self) -> Lease:
         if self.lease is None:
             raise RuntimeError("the data folder is written without its lease: this is a fault of the program")
-        self.lease.require_held()
+        return self.lease
 
 
 def _holder(key: str, content: bytes) -> Holder | None:

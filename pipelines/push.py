@@ -115,7 +115,14 @@ class Push:
     def _remote(self, folder: Path) -> RemoteState | None:
         if self.store.objects is None:
             return None
-        return RemoteState(self.store.objects, self.store.key(folder), folder, require_held=self.holding.require_held)
+        holding = self.holding
+        return RemoteState(
+            self.store.objects,
+            self.store.key(folder),
+            folder,
+            require_held=holding.require_held,
+            writer=holding.token,
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -198,6 +205,8 @@ class Push:
                 result.unsettled_calls += folded.unsettled_calls
             for frame in frames.frames:
                 self._require_current(frames, frame)
+            # Others may have removed them as old while this run waited; no ledger is of use without its frame.
+            self.store.publish_missing(*(frame.path for frame in frames.frames))
             refused = self._push_all(engine, frames, client, folder=folder, result=result, stop=stop)
             self._write_failed_rows(engine, frames, refused, result=result)
         result.stop, result.cancellation = stop.cause, cancellation
@@ -300,7 +309,7 @@ class Push:
         if remote is None:
             return ledger
         publish = partial(remote.publish_segment, path.name)
-        return PublishedLedger(ledger, publish, require_valid=self.holding.require_held)
+        return PublishedLedger(ledger, publish, may_send=self.holding.may_act)
 
     def _settings(self, frames: FrameSet, kind: AccountType) -> SinkSettings:
         """The guard on failures does not apply to a first run, where everything is new, nor to one that is let pass."""

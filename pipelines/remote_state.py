@@ -2,12 +2,13 @@
 
     <folder>/state-00000012.json          what stands in state.json here; the highest number counts
     <folder>/part-*, refused-*            as here; a name stands for one content for ever
-    <folder>/<frame>.ledger/00000001      the segments of a push's ledger, see published_ledger.py; with a mark
-                                          `forgotten` among them it is none any more
+    <folder>/<frame>.<writer>.ledger/00000001   the segments of a push's ledger, see published_ledger.py; with a mark
+                                          `forgotten` among them, or without the first one, it is none any more
 
 What stands there is what counts: the folder here is made equal to it whenever a run takes the lease, and what a killed
 run left here alone is gone. A new state is created only if nobody else has made that number: one that slept while
-another run took over is told, and changes nothing.
+another run took over is told, and changes nothing. A write of its that comes late is to a ledger that nobody else
+writes, and that is none any more.
 """
 
 import json
@@ -29,11 +30,21 @@ _ALWAYS = ("adopted.json",)  # small, and written anew under their name
 
 
 class RemoteState:
-    """`prefix` is the folder's key in `objects`; `folder` the copy here. `require_held` raises without the lease."""
+    """`prefix` is the folder's key in `objects`; `folder` the copy here. `require_held` raises without the lease.
+
+    `writer` is one word that no other holder of the lease has; it is empty for who only reads, and needs no ledgers.
+    """
 
     def __init__(
-        self, objects: Objects, prefix: str, folder: Path, *, require_held: Callable[[], None] = lambda: None
+        self,
+        objects: Objects,
+        prefix: str,
+        folder: Path,
+        *,
+        require_held: Callable[[], None] = lambda: None,
+        writer: str = "",
     ) -> None:
+        self.writer = writer
         self._objects = objects
         self._prefix = prefix
         self._folder = folder
@@ -94,7 +105,7 @@ class RemoteState:
             file = self._folder / name
             if name in _ALWAYS or not file.exists():
                 self._download(there, name, file)
-        ledgers = self._pull_ledgers(there)
+        ledgers = self._pull_ledgers(there) if self.writer else []
         if content:
             with whole_file(self._folder / STATE) as beside:
                 beside.write_bytes(content[0])
@@ -108,7 +119,8 @@ class RemoteState:
             folder, _, number = key.rpartition("/")
             if folder.endswith(".ledger") and number.isdigit() and f"{folder}/{_FORGOTTEN}" not in there:
                 segments[folder.rpartition("/")[2]].append(key)
-        for name, keys in segments.items():
+        whole = {name: keys for name, keys in segments.items() if keys[0] == self._segment(name, 1)}
+        for name, keys in whole.items():
             if keys != [self._segment(name, number) for number in range(1, len(keys) + 1)]:
                 raise DataFolderError(
                     f"{self._key(name)} in the data folder lacks a segment; restore it, or remove {self._prefix} to "
@@ -116,7 +128,7 @@ class RemoteState:
                 )
             with whole_file(self._folder / name) as beside, beside.open("wb") as file:
                 file.writelines(self._objects.read_all(keys))
-        return list(segments)
+        return list(whole)
 
     def _download(self, there: Mapping[str, Listed], name: str, file: Path) -> None:
         listed = there.get(self._key(name))
@@ -142,8 +154,10 @@ class RemoteState:
         gone = [key for key in there if key.startswith(data) and key not in kept]
         gone += [key for key in there if key.startswith(self._key(_REMOTE_STATE)) and key < oldest]
         self._objects.delete(gone)
-        for ledger in {key.split("/")[-2] for key in there if key.endswith(f".ledger/{_FORGOTTEN}")}:
-            self.forget_ledger(ledger)
+        ledgers = {key.split("/")[-2] for key in there if ".ledger/" in key}
+        for ledger in ledgers:
+            if self._key(f"{ledger}/{_FORGOTTEN}") in there or self._segment(ledger, 1) not in there:
+                self.forget_ledger(ledger)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"

@@ -55,7 +55,7 @@ def environment_from(environ: Mapping[str, str], *, base: Path = PROJECT_FOLDER)
 def _store_from(environ: Mapping[str, str], *, base: Path) -> Store:
     """A folder, or object storage with a folder to work in."""
     data, work = environ.get(DATA, "").strip(), environ.get(WORK, "").strip()
-    if "://" not in data:
+    if not re.match(r"\w{2,}:/", data):  # a slip in an address makes no folder of its name
         return Store(Path(data).expanduser().absolute() if data else base / "data")
     objects = ObjectStore(data, environ)
     place = Path(work).expanduser().absolute() if work else user_cache_path(APPLICATION) / "work"

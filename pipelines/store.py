@@ -61,12 +61,18 @@ class Store:
             if self.objects is not None:
                 self.objects.put(self.key(file), file)
 
+    def publish_missing(self, *files: Path) -> None:
+        """As `publish`, of those files that are not there."""
+        for file in files:
+            if self.objects is not None and self._listed(file) is None:
+                self.publish(file)
+
     def fetch(self, *files: Path) -> None:
         """Files that another machine wrote are here now, unless there are none. Raises ObjectStoreError."""
         for file in files:
             if self.objects is not None and not file.exists():
-                listed = {each.key: each for each in self.objects.list(self.key(file.parent))}
-                self._download([listed[key] for key in [self.key(file)] if key in listed])
+                listed = self._listed(file)
+                self._download([listed] if listed else [])
 
     def fetch_days(self, folder: Path, *, until: Callable[[], Path | None]) -> Path | None:
         """What `until` finds among the files of `folder/date=<day>/`, the newest days first."""
@@ -79,6 +85,11 @@ class Store:
                 if found is not None and found.parent.name >= day:
                     return found
         return until()
+
+    def _listed(self, file: Path) -> Listed | None:
+        """None when it is not in the object storage."""
+        found = self.objects.list(self.key(file.parent)) if self.objects is not None else []
+        return next((each for each in found if each.key == self.key(file)), None)
 
     def _download(self, listed: Iterable[Listed]) -> None:
         for each in listed:
@@ -136,7 +147,7 @@ class Store:
         What a ledger needs stays, and so does every `run=...` folder that is `needed`.
         """
         ledgers = (self.root / "acknowledged").glob(f"target=*/sync={sync}/account_type=*/*.ledger")
-        kept = {*needed, *(f"run={ledger.stem}" for ledger in ledgers)}
+        kept = {*needed, *(f"run={_frame_of(ledger.name)}" for ledger in ledgers)}
         for kind in ("profiles", "frames"):
             _remove_oldest(self.root / kind / f"sync={sync}", keep=keep, kept=kept)
         if self.objects is not None:
@@ -151,12 +162,17 @@ class Store:
             runs[run] = max(runs.get(run, 0.0), each.modified_at)
         ledgers = [each.key.split("/")[4] for each in objects.list("acknowledged") if ".ledger/" in each.key]
         newest = sorted(runs, key=lambda run: runs[run], reverse=True)[:keep]
-        stay = {*kept, *newest, *(f"run={name.removesuffix('.ledger')}" for name in ledgers)}
+        stay = {*kept, *newest, *(f"run={_frame_of(name)}" for name in ledgers)}
         objects.delete([each.key for each in frames if each.key.split("/")[2] not in stay])
 
     def prune_plans(self, sync: str) -> None:
         """Remove the frames of old dry runs, which nothing needs, so that one more makes `KEPT_RUNS`."""
         _remove_oldest(self.root / "plans" / f"sync={sync}", keep=KEPT_RUNS - 1, kept=())
+
+
+def _frame_of(ledger: str) -> str:
+    """The run whose frame a ledger is of, by its name: `<run>.ledger` or `<run>.<writer>.ledger`."""
+    return ledger.partition(".")[0]
 
 
 def _remove_oldest(folder: Path, *, keep: int, kept: Collection[str]) -> None:

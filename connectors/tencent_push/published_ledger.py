@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 class PublishedLedger:
     """`publish(number, segment)` writes segment `number`, from 1, and raises when it cannot, or when it is there.
 
-    `require_valid` raises when this run may send no more: somebody else has taken over.
+    `may_send` is false while nobody can tell, and raises when this run may send no more: somebody has taken over.
     The sink's thread records; another one publishes. Errors of `publish` reach the sink as LedgerError.
     """
 
@@ -35,12 +35,12 @@ class PublishedLedger:
         ledger: Ledger,
         publish: Callable[[int, bytes], None],
         *,
-        require_valid: Callable[[], None],
+        may_send: Callable[[], bool],
         interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._publish = publish
-        self._require_valid = require_valid
+        self._may_send = may_send
         self._interval_seconds = interval_seconds
         self._changed = threading.Condition()
         self._wanted = ledger.confirmed
@@ -64,14 +64,17 @@ class PublishedLedger:
 
     @property
     def confirmed(self) -> int:
-        """The bytes that are published. Raises LedgerError when no more will be, or when this run may send no more."""
+        """The bytes that are published; none while nobody can tell whether this run may send.
+
+        Raises LedgerError when no more will be, and what `may_send` raises.
+        """
+        may_send = self._may_send()  # first: it is why nothing more can be published
         if self._fault is not None:
             raise LedgerError(
                 f"The record of what is sent cannot be published: {self._fault} No call may leave unrecorded; run "
                 "again, it goes on from here."
             ) from self._fault
-        self._require_valid()
-        return self._confirmed
+        return self._confirmed if may_send else 0
 
     def on_confirmed(self, wake: Callable[[], None]) -> None:
         self._wake = wake

@@ -1,6 +1,7 @@
 """Objects of a bucket, against a server that speaks S3: what is created once, what is replaced, and what faults say."""
 
 import builtins
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 import connectors.object_store as module
 from connectors.object_store import Listed, ObjectStore, ObjectStoreError, read_location
-from tests.object_storage import ACCESS_KEY, S3, SECRET_KEY, Answer, Request, Wire
+from tests.object_storage import ACCESS_KEY, S3, SECRET_KEY, Answer, Request, Wire, passed_on
 
 CONTENT = "上海 🇨🇳".encode()
 
@@ -25,6 +26,7 @@ def store(s3: S3, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """No patience with a storage that does not answer."""
     monkeypatch.setattr(module, "_RETRIES", 0)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0)
 
 
 def test_an_object_is_created_once(store: ObjectStore) -> None:
@@ -143,6 +145,33 @@ def test_a_storage_that_comes_back_is_waited_for(store: ObjectStore, wire: Wire)
     assert len([request for request in wire.requests if request.method == "PUT"]) == 2
 
 
+def test_a_creation_whose_answer_is_lost_is_sent_again(store: ObjectStore, s3: S3, wire: Wire) -> None:
+    answered = [Answer(200, b"", length=50)]  # cut off after the write
+
+    def lose(request: Request) -> Answer | None:
+        if request.method == "PUT" and answered:
+            passed_on(s3.endpoint, request)
+            return answered.pop()
+        return None
+
+    wire.spoil = lose
+    behind = ObjectStore(str(store), {"AWS_ENDPOINT_URL": wire.endpoint, "AWS_REGION": "us-east-1"})
+    assert behind.create("locks/1", b"mine")
+    assert len([request for request in wire.requests if request.method == "PUT"]) == 2
+
+
+def test_a_disk_that_takes_half_a_piece_gets_the_rest(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda file, piece, start: write(file, bytes(piece)[: len(piece) // 2 + 1], start)
+    )
+    store.put("parts/1", CONTENT)
+    store.download(store.list("parts")[0], tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     ("address", "told"),
     [
@@ -200,9 +229,13 @@ def test_google_and_azure_are_opened_by_their_own_means(monkeypatch: pytest.Monk
 
 
 def test_requests_have_bounds() -> None:
-    store, _ = opened("s3://bucket/a", {"AWS_REGION": "us-east-1"})
+    creating, store = opened("s3://bucket/a", {"AWS_REGION": "us-east-1"})
+    assert creating.client_options["timeout"] == "5s"
     assert store.client_options["timeout"] == "30s"
     assert store.retry_config["retry_timeout"] == timedelta(seconds=60)
+    # Drawn by chance, the pauses are a tenth of a second each at the least: the patience ends them, not their number.
+    assert store.retry_config["max_retries"] * 0.1 > 60
+    assert store.retry_config["backoff"]["max_backoff"] == timedelta(seconds=1)
     assert store.client_options["allow_http"] == "false"
 
 

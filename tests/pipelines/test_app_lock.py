@@ -19,6 +19,7 @@ from pipelines import app_lock, target
 from pipelines.app_lock import QUIET_SECONDS, locked, sending
 from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.resources import Environment, environment_from
+from tests.memory_objects import MemoryObjects
 from tests.project import Project
 from tests.running import write_profiles
 
@@ -118,6 +119,16 @@ def test_after_a_push_that_died_a_whole_second_passes(environment: Environment) 
         mark.write_text(left, encoding="utf-8")
         os.utime(mark, (0, 0))
         assert waits(environment) == [QUIET_SECONDS]
+
+
+def test_after_the_push_of_another_host_a_whole_second_passes(live: Environment) -> None:
+    """Its mark lies on its own disk, where the data folder is in object storage."""
+    waits(live)
+    for path in (lock_file(live).with_suffix(".sending"), machine_lock(live).with_suffix(".sending")):
+        os.utime(path, (0, 0))
+    assert waits(live) == [0.0]
+    of_hosts = replace(live, store=replace(live.store, objects=MemoryObjects()))
+    assert waits(of_hosts) == [QUIET_SECONDS]
 
 
 def test_the_clock_of_another_machine_is_not_asked(live: Environment) -> None:

@@ -1,5 +1,6 @@
 """Whole runs whose data folder is in object storage: what stands there, and what a host without a past does with it."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -150,7 +151,8 @@ def test_a_storage_that_fails_in_mid_push_stops_the_calls_and_the_next_run_goes_
     assert not broken.succeeded
     assert "The record of what is sent cannot be published" in broken.failure
     assert "access is denied" in broken.failure
-    assert [key for key in hosts.objects() if ".ledger/" in key]
+    (ledger,) = {key.split("/")[-2] for key in hosts.objects() if ".ledger/" in key}
+    assert re.fullmatch(rf"{broken.result.run_id}\.[0-9a-f]{{16}}\.ledger", ledger), "no other push writes to it"
 
     wire.spoil = lambda request: None
     monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "2000")
@@ -161,9 +163,30 @@ def test_a_storage_that_fails_in_mid_push_stops_the_calls_and_the_next_run_goes_
     assert not [key for key in hosts.objects() if ".ledger" in key]
 
 
+def test_a_frame_that_others_removed_meanwhile_is_there_again_before_the_first_call(
+    hosts: Hosts, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", wire.endpoint)
+    removed: list[str] = []
+    at_the_first_call: list[str] = []
+
+    def spoil(request: Request) -> None:
+        if "/locks/" in request.path and not removed:
+            removed.extend(key for key in hosts.objects() if "/frames/" in key)
+            for key in removed:
+                hosts.s3.delete(hosts.bucket, key)
+        if not at_the_first_call and is_segment(request, after=0):
+            at_the_first_call.extend(key for key in hosts.objects() if "/frames/" in key)
+
+    wire.spoil = spoil
+    ran = hosts.run()
+    assert ran.succeeded, ran.failure
+    assert {key for key in removed if "invalid_rows" not in key} == set(at_the_first_call)
+
+
 def is_segment(request: Request, *, after: int) -> bool:
     folder, _, number = request.path.rpartition("/")
-    return request.method == "PUT" and folder.endswith(".ledger") and int(number) > after
+    return request.method == "PUT" and folder.endswith(".ledger") and number.isdigit() and int(number) > after
 
 
 def test_the_command_line_works_on_it_and_is_kept_apart_from_other_hosts(hosts: Hosts, s3: S3, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Host:
 
     @property
     def state(self) -> RemoteState:
-        return RemoteState(self.objects, PREFIX, self.folder, require_held=self.require_held)
+        return RemoteState(self.objects, PREFIX, self.folder, require_held=self.require_held, writer=self.folder.name)
 
     def write(self, *parts: str, refused: str | None = None) -> tuple[bytes, list[Path]]:
         """The parts here, and the state that names them."""
@@ -196,6 +196,28 @@ def test_a_ledger_that_is_half_forgotten_is_none(left: int, here: Host, there: H
     assert "run-1.ledger" not in there.files()
     there.publish("part-00000001-aa.parquet")
     assert not [key for key in here.objects.contents if "run-1.ledger" in key], "what was left goes with the next state"
+
+
+def test_a_segment_that_comes_after_its_ledger_was_forgotten_is_none(here: Host, there: Host) -> None:
+    """One who slept in its write wakes when the next run has taken over."""
+    for number in range(1, 4):
+        here.state.publish_segment("run-1.ledger", number, b"line\n")
+    there.state.pull()
+    there.state.forget_ledger("run-1.ledger")
+    here.state.publish_segment("run-1.ledger", 4, b"late\n")
+    there.state.pull()
+    assert there.files() == {}
+    there.publish("part-00000001-aa.parquet")
+    assert not [key for key in here.objects.contents if "run-1.ledger" in key], "it goes with the next state"
+
+
+def test_who_only_reads_fetches_no_ledger(here: Host, there: Host) -> None:
+    """That of a living push has segments by the ten thousand, which come and go."""
+    here.publish("part-00000001-aa.parquet")
+    here.state.publish_segment("run-1.ledger", 1, b"line\n")
+    here.state.publish_segment("run-1.ledger", 3, b"line\n")
+    RemoteState(there.objects, PREFIX, there.folder).pull()
+    assert set(there.files()) == {"part-00000001-aa.parquet", "state.json"}
 
 
 def test_two_who_write_the_same_segment_are_told(here: Host, there: Host) -> None:

@@ -76,6 +76,12 @@ def test_an_address_that_leads_nowhere_is_told_without_its_secrets() -> None:
     assert "planted" not in str(caught.value)
 
 
+@pytest.mark.parametrize("slip", ["s3:/lake/sync", "S3://lake/sync", "file:///lake"])
+def test_an_address_with_a_slip_is_no_folder(slip: str) -> None:
+    with pytest.raises(ObjectStoreError, match="s3://"):
+        environment_from({"ATTRIBUTE_SYNC_DATA": slip})
+
+
 @pytest.mark.parametrize("memory", ["1GB", "512MB", "1.5 GiB", "100 KB", "2TB"])
 def test_a_size_is_handed_to_the_engine_as_it_is(memory: str) -> None:
     assert environment_from({"ATTRIBUTE_SYNC_MEMORY": memory}).memory_limit == memory

@@ -235,7 +235,7 @@ def test_frames_of_old_runs_go_elsewhere_too_but_for_those_that_a_ledger_needs(s
         objects.put(f"frames/sync=s/run=r{number}/user_id.parquet", b"")
         objects.put(f"frames/sync=other/run=r{number}/user_id.parquet", b"")
         objects.times[f"frames/sync=s/run=r{number}/user_id.parquet"] = number
-    objects.put("acknowledged/target=another/sync=s/account_type=user_id/r0.ledger/00000001", b"")
+    objects.put("acknowledged/target=another/sync=s/account_type=user_id/r0.a1b2.ledger/00000001", b"")
     shared.prune("s", keep=2, needed={"run=r2"})
     kept = {key.split("/")[2] for key in objects.contents if key.startswith("frames/sync=s/")}
     assert kept == {"run=r0", "run=r2", "run=r4", "run=r5"}

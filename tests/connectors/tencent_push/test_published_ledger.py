@@ -1,7 +1,7 @@
 """A ledger that is published in segments: when its calls may leave, at what pace, and what a lost host costs."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,11 +61,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.ledger"
 
 
-def opened(path: Path, elsewhere: Elsewhere, *, require_valid: object = None) -> PublishedLedger:
+def opened(path: Path, elsewhere: Elsewhere, *, may_send: Callable[[], bool] = lambda: True) -> PublishedLedger:
     ledger = PublishedLedger(
         Ledger.open(path, {"frame": "f"}),
         elsewhere.publish,
-        require_valid=require_valid if callable(require_valid) else lambda: None,
+        may_send=may_send,
         interval_seconds=0.0,
     )
     ledger.on_confirmed(elsewhere.came.release)
@@ -123,14 +123,24 @@ def test_a_segment_that_cannot_be_written_ends_the_push(path: Path) -> None:
 
 
 def test_nothing_is_confirmed_to_who_may_send_no_more(path: Path) -> None:
-    def taken_over() -> None:
-        raise LedgerError("another run has taken over")
+    def taken_over() -> bool:
+        raise InterruptedError("another run has taken over")
 
-    elsewhere = Elsewhere()
-    with closing(opened(path, elsewhere, require_valid=taken_over)) as ledger:
+    elsewhere = Elsewhere(fault=OSError("it cannot be written any more"))
+    with closing(opened(path, elsewhere, may_send=taken_over)) as ledger:
         ledger.record(sent=[Sent("a", SET, [1])])
-        with pytest.raises(LedgerError, match="taken over"):
+        assert elsewhere.came.acquire(timeout=10)
+        with pytest.raises(InterruptedError, match="taken over"):
             _ = ledger.confirmed
+
+
+def test_nothing_is_confirmed_while_nobody_can_tell_who_may_send(path: Path) -> None:
+    elsewhere, answers = Elsewhere(), [True, False, True]
+    with closing(opened(path, elsewhere)) as ledger:
+        position = ledger.record(sent=[Sent("a", SET, [1])])
+        wait_until_confirmed(ledger, position, elsewhere)
+        ledger._may_send = answers.pop
+        assert [ledger.confirmed for _ in range(3)] == [position, 0, position]
 
 
 def changes(count: int) -> Iterator[Change]:
