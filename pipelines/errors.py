@@ -14,7 +14,7 @@ The tree is grouped by who mends what:
 No text here holds an account, a value, a signature or a key.
 """
 
-from connectors.object_store import ObjectStoreError
+from connectors.object_store.faults import ObjectStoreError
 from connectors.profiles.errors import ProfilesError
 from connectors.tencent_push.errors import TencentPushError
 

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import psutil
 
-from connectors.object_store import PATIENCE_SECONDS, Objects, ObjectStoreError
+from connectors.object_store.faults import ObjectStoreError
+from connectors.object_store.locations import PATIENCE_SECONDS
+from connectors.object_store.store import Objects
 from pipelines.errors import AppBusyError, DataFolderError
 
 BEAT_SECONDS = 5.0

@@ -16,7 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from connectors.object_store import Listed, Objects, ObjectStoreError
+from connectors.object_store.faults import ObjectStoreError
+from connectors.object_store.store import Listed, Objects
 from pipelines.errors import DataFolderError
 from pipelines.store import disk_errors, make_folder, whole_file
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 from platformdirs import user_cache_path
 
-from connectors.object_store import ObjectStore
+from connectors.object_store.store import ObjectStore
 from connectors.tencent_push.errors import SettingsError
 from connectors.tencent_push.settings import calls_per_second_from, settings_from
 from pipelines.errors import ConfigurationError

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from connectors.object_store import Listed, Objects
+from connectors.object_store.store import Listed, Objects
 from connectors.tencent_push.protocol import AccountType
 from pipelines.errors import DataFolderError
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from connectors.object_store import Listed, ObjectStoreError
+from connectors.object_store.faults import ObjectStoreError
+from connectors.object_store.store import Listed
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
                      "report", "settling", "stop_rules", "telling", "sink")
     ),
     "connectors.profiles*": ("connectors.profiles*",),
-    "connectors.object_store": (),
+    "connectors.object_store*": ("connectors.object_store*",),
     "connectors": (),
     "pipelines*": ("pipelines*", "connectors*"),
 }  # fmt: skip
@@ -56,7 +56,7 @@ CONFINED: Mapping[str, tuple[str, ...]] = {
     "trino": (),
     "databricks": (),
     "sqlite3": ("connectors.profiles.warehouses.sqlite_files", "connectors.tencent_push.*", "pipelines*"),
-    "obstore": ("connectors.object_store",),
+    "obstore": ("connectors.object_store.*",),
     "ibis": ("pipelines*",),
     "rich": ("pipelines.live_bar",),
     "pytest": (),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from connectors.object_store import ObjectStore
+from connectors.object_store.store import ObjectStore
 from pipelines.lease import Lease
 from pipelines.plan import Plan
 from pipelines.sample_profiles import write_sample_profiles
@@ -144,7 +144,7 @@ def test_a_storage_that_fails_in_mid_push_stops_the_calls_and_the_next_run_goes_
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", wire.endpoint)
     monkeypatch.setenv("TENCENT_PUSH_CALLS_PER_SECOND", "40")
-    monkeypatch.setattr("connectors.object_store._RETRIES", 1)
+    monkeypatch.setattr("connectors.object_store.locations._RETRIES", 1)
     denied = Answer(403, b"<Error><Code>AccessDenied</Code></Error>")
     wire.spoil = lambda request: denied if is_segment(request, after=2) else None
     broken = hosts.run()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.object_store import PATIENCE_SECONDS, ObjectStoreError
+from connectors.object_store.faults import ObjectStoreError
+from connectors.object_store.locations import PATIENCE_SECONDS
 from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.lease import BEAT_SECONDS, DEAD_SECONDS, KEPT_ENTRIES, TRUSTED_SECONDS, Holder, Holding, Lease
 from tests.memory_objects import MemoryObjects

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.object_store import ObjectStoreError
+from connectors.object_store.faults import ObjectStoreError
 from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.remote_state import RemoteState
 from tests.memory_objects import MemoryObjects

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from connectors.object_store import ObjectStoreError
+from connectors.object_store.faults import ObjectStoreError
 from connectors.tencent_push.errors import SettingsError
 from pipelines.errors import ConfigurationError
 from pipelines.resources import PROJECT_FOLDER, EnvironmentResource, environment_from, filled_in, push_pool

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-import connectors.object_store as module
-from connectors.object_store import Listed, ObjectStore, ObjectStoreError, read_location
+from connectors.object_store import locations
+from connectors.object_store import store as module
+from connectors.object_store.faults import ObjectStoreError
+from connectors.object_store.locations import read_location
+from connectors.object_store.store import Listed, ObjectStore
 from tests.object_storage import ACCESS_KEY, S3, SECRET_KEY, Answer, Request, Wire, passed_on
 
 CONTENT = "上海 🇨🇳".encode()
@@ -25,7 +28,7 @@ def store(s3: S3, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """No patience with a storage that does not answer."""
-    monkeypatch.setattr(module, "_RETRIES", 0)
+    monkeypatch.setattr(locations, "_RETRIES", 0)
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0)
 
 
@@ -199,7 +202,7 @@ def test_addresses_lead_below_a_bucket() -> None:
 
 
 def opened(address: str, environ: dict[str, str]) -> tuple[Any, Any]:
-    return module._open(read_location(address), environ)
+    return locations.open_stores(read_location(address), environ)
 
 
 def test_cos_has_the_bucket_in_its_host_and_a_header_of_its_own() -> None:

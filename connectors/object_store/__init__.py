@@ -1,0 +1,1 @@
+"""A bucket's objects, for a data folder that several hosts share."""
