@@ -70,8 +70,12 @@ class RemoteState:
             if self._key(file.name) not in there:
                 self._objects.put(self._key(file.name), file)
         number = self._number() + 1
+        mine = self._key(f"{_REMOTE_STATE}{number:08d}.json")
         self._require_held()
-        if not self._objects.create(self._key(f"{_REMOTE_STATE}{number:08d}.json"), content):
+        is_made = self._objects.create(mine, content)
+        there = {listed.key for listed in self._objects.list(self._prefix)}
+        # One whose number is long gone can be made anew: it counts for nobody, and must remove nothing.
+        if not is_made or mine != max(key for key in there if key.startswith(self._key(_REMOTE_STATE))):
             raise DataFolderError(
                 f"another run has changed {self._prefix} in the data folder meanwhile; what this one sent is on record "
                 "there, and the next run takes it over. Run again"

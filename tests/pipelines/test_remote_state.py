@@ -115,6 +115,19 @@ def test_who_comes_late_changes_nothing(here: Host, there: Host) -> None:
     assert set(here.files()) == {"part-00000002-bb.parquet", "state.json"}
 
 
+def test_who_slept_through_many_states_removes_nothing(here: Host, there: Host) -> None:
+    """The number that it makes is free again, since old states go."""
+    here.publish("part-00000001-aa.parquet")
+    there.state.pull()
+    for _ in range(30):
+        there.publish("part-00000002-bb.parquet")
+    with pytest.raises(DataFolderError, match="another run has changed"):
+        here.publish("part-00000003-cc.parquet")
+    there.state.pull()
+    assert set(there.files()) == {"part-00000002-bb.parquet", "state.json"}
+    assert f"{PREFIX}/part-00000002-bb.parquet" in there.objects.contents
+
+
 def test_nothing_is_published_without_the_lease(here: Host) -> None:
     def lost() -> None:
         raise AppBusyError("another run has taken over")
