@@ -32,6 +32,7 @@ from pipelines.errors import DataFolderError
 
 APPLICATION = "tencent-push-attribute-sync"  # names the folder of this user's own files
 KEPT_HERE = ("profiles", "plans", "temporary")  # what is of use on the machine that made it, and nowhere else
+MOST_DAYS = 30  # of failed rows that a new host looks through for those of the run before
 KEPT_RUNS = 3  # frames and extracted profiles of older runs are removed
 
 
@@ -75,11 +76,13 @@ class Store:
                 self._download([listed] if listed else [])
 
     def fetch_days(self, folder: Path, *, until: Callable[[], Path | None]) -> Path | None:
-        """What `until` finds among the files of `folder/date=<day>/`, the newest days first."""
+        """What `until` finds among the files of `folder/date=<day>/`, the newest days first; of old ones only those
+        that are here.
+        """
         if self.objects is not None:
             listed = [each for each in self.objects.list(self.key(folder)) if "/date=" in each.key]
             days = {each.key.rpartition("/")[0].rpartition("/")[2] for each in listed}
-            for day in sorted(days, reverse=True):
+            for day in sorted(days, reverse=True)[:MOST_DAYS]:
                 self._download([each for each in listed if f"/{day}/" in each.key])
                 found = until()
                 if found is not None and found.parent.name >= day:

@@ -228,6 +228,15 @@ def test_the_newest_days_are_fetched_until_one_has_what_is_wanted(store: Store) 
     assert shared.fetch_days(shared.failed_rows("other"), until=lambda: None) is None
 
 
+def test_a_new_host_does_not_fetch_the_history_of_years(store: Store) -> None:
+    objects = MemoryObjects()
+    shared = elsewhere(store, objects, "here")
+    for year in range(1900, 2000):
+        objects.put(f"failed_rows/sync=s/date={year}-01-01/run.parquet", b"")
+    assert shared.fetch_days(shared.failed_rows("s"), until=lambda: None) is None
+    assert names(shared.failed_rows("s")) == [f"date={year}-01-01" for year in range(1970, 2000)]
+
+
 def test_frames_of_old_runs_go_elsewhere_too_but_for_those_that_a_ledger_needs(store: Store) -> None:
     objects = MemoryObjects()
     shared = elsewhere(store, objects, "here")
