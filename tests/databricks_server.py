@@ -87,16 +87,16 @@ class DatabricksServer:
 
     # the service's own names ------------------------------------------------------------------------------------
 
-    def OpenSession(self, request: Any) -> Any:  # noqa: N802
+    def OpenSession(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         self.sessions.append(request)
         handle = ttypes.TSessionHandle(ttypes.THandleIdentifier(b"s" * 16, b"s" * 16))
         version = ttypes.TProtocolVersion.SPARK_CLI_SERVICE_PROTOCOL_V7
         return ttypes.TOpenSessionResp(_DONE, version, handle, canUseMultipleCatalogs=True)
 
-    def CloseSession(self, request: Any) -> Any:  # noqa: N802
+    def CloseSession(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         return ttypes.TCloseSessionResp(_DONE)
 
-    def ExecuteStatement(self, request: Any) -> Any:  # noqa: N802
+    def ExecuteStatement(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         self.asked.append(request.statement)
         name = b"%016d" % next(self._numbers)
         try:
@@ -107,7 +107,7 @@ class DatabricksServer:
         handle = ttypes.TOperationHandle(identifier, ttypes.TOperationType.EXECUTE_STATEMENT, hasResultSet=True)
         return ttypes.TExecuteStatementResp(_DONE, handle)
 
-    def GetOperationStatus(self, request: Any) -> Any:  # noqa: N802
+    def GetOperationStatus(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         answer, _ = self._running[request.operationHandle.operationId.guid]
         state = ttypes.TOperationState.FINISHED_STATE
         if isinstance(answer, RefusedError):
@@ -118,12 +118,12 @@ class DatabricksServer:
             state = ttypes.TOperationState.CANCELED_STATE if stopped else ttypes.TOperationState.RUNNING_STATE
         return ttypes.TGetOperationStatusResp(_DONE, state)
 
-    def GetResultSetMetadata(self, request: Any) -> Any:  # noqa: N802
+    def GetResultSetMetadata(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         answer, _ = self._running[request.operationHandle.operationId.guid]
         assert isinstance(answer, Answer)
         return _metadata(answer)
 
-    def FetchResults(self, request: Any) -> Any:  # noqa: N802
+    def FetchResults(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         answer, places = self._running[request.operationHandle.operationId.guid]
         assert isinstance(answer, Answer)
         place = next(places)
@@ -142,11 +142,11 @@ class DatabricksServer:
         more = place + 1 < len(answer.batches)
         return ttypes.TFetchResultsResp(_DONE, more, rows, resultSetMetadata=_metadata(answer))
 
-    def CancelOperation(self, request: Any) -> Any:  # noqa: N802
+    def CancelOperation(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         self.cancelled.set()
         return ttypes.TCancelOperationResp(_DONE)
 
-    def CloseOperation(self, request: Any) -> Any:  # noqa: N802
+    def CloseOperation(self, request: Any) -> Any:  # noqa: N802  the vendor's name
         return ttypes.TCloseOperationResp(_DONE)
 
     def _link(self, answer: Answer, number: int) -> Any:

@@ -58,32 +58,13 @@ class OpenSettings:
     timeout_seconds: float  # for servers, as a backstop: the connection counts the time by itself
 
 
-def _open_postgresql(uri: str, settings: OpenSettings) -> Warehouse:
-    return PostgreSQL(uri, timeout_seconds=settings.timeout_seconds)
+class _Server(Protocol):
+    def __call__(self, uri: str, *, timeout_seconds: float) -> Warehouse: ...
 
 
-def _open_mysql(uri: str, settings: OpenSettings) -> Warehouse:
-    return MySQL(uri, timeout_seconds=settings.timeout_seconds)
-
-
-def _open_clickhouse(uri: str, settings: OpenSettings) -> Warehouse:
-    return ClickHouse(uri, timeout_seconds=settings.timeout_seconds)
-
-
-def _open_snowflake(uri: str, settings: OpenSettings) -> Warehouse:
-    return Snowflake(uri, timeout_seconds=settings.timeout_seconds)
-
-
-def _open_bigquery(uri: str, settings: OpenSettings) -> Warehouse:
-    return BigQuery(uri, timeout_seconds=settings.timeout_seconds)
-
-
-def _open_trino(uri: str, settings: OpenSettings) -> Warehouse:
-    return Trino(uri, timeout_seconds=settings.timeout_seconds)
-
-
-def _open_databricks(uri: str, settings: OpenSettings) -> Warehouse:
-    return Databricks(uri, timeout_seconds=settings.timeout_seconds)
+def _server(kind: _Server) -> Callable[[str, OpenSettings], Warehouse]:
+    """Of what runs elsewhere nothing but the time counts."""
+    return lambda uri, settings: kind(uri, timeout_seconds=settings.timeout_seconds)
 
 
 def _open_duckdb(uri: str, settings: OpenSettings) -> Warehouse:
@@ -95,15 +76,15 @@ def _open_sqlite(uri: str, settings: OpenSettings) -> Warehouse:
 
 
 DRIVERS: Mapping[str, Callable[[str, OpenSettings], Warehouse]] = {
-    "postgresql": _open_postgresql,
-    "postgres": _open_postgresql,
-    "mysql": _open_mysql,
-    "mariadb": _open_mysql,
-    "clickhouse": _open_clickhouse,
-    "snowflake": _open_snowflake,
-    "bigquery": _open_bigquery,
-    "trino": _open_trino,
-    "databricks": _open_databricks,
+    "postgresql": _server(PostgreSQL),
+    "postgres": _server(PostgreSQL),
+    "mysql": _server(MySQL),
+    "mariadb": _server(MySQL),
+    "clickhouse": _server(ClickHouse),
+    "snowflake": _server(Snowflake),
+    "bigquery": _server(BigQuery),
+    "trino": _server(Trino),
+    "databricks": _server(Databricks),
     "duckdb": _open_duckdb,
     "sqlite": _open_sqlite,
 }
