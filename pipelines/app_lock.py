@@ -51,12 +51,15 @@ def locked(store: Store, target: Target, *, patience_seconds: float = 0.0) -> It
 def idle_here(store: Store, target: Target) -> Iterator[bool]:
     """Whether no run of this machine works in the data folder; while this lasts, none does."""
     _make_folders(store, target)
-    lock = FileLock(target.data_lock(store), mode=FOR_ALL)
+    path = target.data_lock(store)
+    lock = FileLock(path, mode=FOR_ALL)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout:  # an OSError itself, so it comes first
         yield False
         return
+    except OSError as error:
+        raise DataFolderError(disk_error_text(path, error)) from error
     try:
         yield True
     finally:

@@ -16,6 +16,7 @@ class UnreachableError(ObjectStoreError):
 
 NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified container does not exist|bucket does not exist")
 NO_SUCH_BUCKET = "there is no such bucket at this endpoint; correct ATTRIBUTE_SYNC_DATA or the endpoint"
+VANISHED = "it has vanished while it was read; run again"
 _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
     (NO_BUCKET, NO_SUCH_BUCKET),
     (

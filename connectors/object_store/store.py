@@ -16,6 +16,7 @@ from connectors.object_store.faults import (
     NO_BUCKET,
     NO_SUCH_BUCKET,
     UNREACHABLE,
+    VANISHED,
     ObjectStoreError,
     UnreachableError,
     meaning_of,
@@ -192,7 +193,8 @@ class ObjectStore:
             yield
         except (ObjectStoreError, OSError) as error:
             if isinstance(error, FileNotFoundError):
-                raise ObjectStoreError(f"{self.address_of(key)}: {NO_SUCH_BUCKET}.") from None
+                told = NO_SUCH_BUCKET if NO_BUCKET.search(str(error)) else VANISHED
+                raise ObjectStoreError(f"{self.address_of(key)}: {told}.") from None
             raise
         except Exception as error:
             if not type(error).__module__.startswith("obstore"):

@@ -16,7 +16,7 @@ from filelock import FileLock
 from connectors.tencent_push.emulator import EMULATOR_CREDENTIALS, Emulator
 from connectors.tencent_push.protocol import AccountType
 from pipelines import app_lock, target
-from pipelines.app_lock import QUIET_SECONDS, locked, sending
+from pipelines.app_lock import QUIET_SECONDS, idle_here, locked, sending
 from pipelines.errors import AppBusyError, DataFolderError
 from pipelines.resources import Environment, environment_from
 from tests.memory_objects import MemoryObjects
@@ -264,8 +264,19 @@ def test_no_mark_is_written_through_a_link(live: Environment, tmp_path: Path) ->
 
 def test_a_folder_that_cannot_hold_the_lock_is_named(environment: Environment) -> None:
     lock_file(environment).mkdir()
-    with pytest.raises(DataFolderError, match="locks"), locked(environment.store, environment.target):
-        pass
+    for asked in (locked, idle_here):
+        with pytest.raises(DataFolderError, match="locks"), asked(environment.store, environment.target):
+            pass
+
+
+def test_whether_a_run_of_this_machine_is_at_work_is_told(environment: Environment) -> None:
+    with idle_here(environment.store, environment.target) as is_idle:
+        assert is_idle
+    with (
+        locked(environment.store, environment.target),
+        idle_here(environment.store, environment.target) as is_idle,
+    ):
+        assert not is_idle
 
 
 def test_a_push_from_another_machine_does_not_take_the_ledger_of_a_living_one(tmp_path: Path) -> None:

@@ -62,6 +62,14 @@ def test_large_objects_go_in_pieces_both_ways(
         store.download(Listed(listed.key, len(content) + 5, 0.0), tmp_path / "longer")
 
 
+def test_an_object_that_vanishes_before_it_is_read_is_told_as_one(store: ObjectStore, tmp_path: Path) -> None:
+    store.put("part", b"rows")
+    (listed,) = store.list("")
+    store.delete(["part"])
+    with pytest.raises(ObjectStoreError, match="part: it has vanished while it was read; run again"):
+        store.download(listed, tmp_path / "part")
+
+
 def test_a_folder_lists_what_is_below_it_and_no_neighbour(store: ObjectStore) -> None:
     for key in ("locks/2", "locks/10", "locks-of-others/1", "locks/deep/er/3"):
         store.put(key, b"x")
