@@ -3,12 +3,11 @@
 Nothing here knows batches, quotas or outcomes; a call is started once and never again.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from connectors.tencent_push.client import CallResult
@@ -57,7 +56,8 @@ class ThreadedCalls:
         self._client = client
         self._clock = clock
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="tencent-push")
-        self._ended: SimpleQueue[None] = SimpleQueue()
+        # No queue: after a signal, Python 3.11's SimpleQueue.get may wait for ever, whatever its time-out.
+        self._ended = threading.Event()
 
     def start(self, command: Command, body: bytes) -> RunningCall:
         call = RunningCall()
@@ -65,14 +65,12 @@ class ThreadedCalls:
         return call
 
     def wait(self, timeout_seconds: float) -> None:
-        with suppress(Empty):
-            if timeout_seconds > 0:
-                self._ended.get(timeout=timeout_seconds)
-            while True:
-                self._ended.get_nowait()
+        if timeout_seconds > 0:
+            self._ended.wait(timeout_seconds)
+        self._ended.clear()  # what ends from here on is seen by who looks after this wait, or ends the next one
 
     def wake(self) -> None:
-        self._ended.put(None)
+        self._ended.set()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -83,4 +81,4 @@ class ThreadedCalls:
         except BaseException as error:  # noqa: BLE001  # raised again in the sink's thread
             call.error = error
         call.ended_at = self._clock()
-        self._ended.put(None)
+        self._ended.set()

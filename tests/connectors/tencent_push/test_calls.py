@@ -1,5 +1,7 @@
+import signal
 import threading
 import time
+from contextlib import closing
 
 from connectors.tencent_push.calls import RunningCall, ThreadedCalls
 from connectors.tencent_push.client import CallResult
@@ -62,3 +64,27 @@ def test_a_client_that_raises_leaves_its_error_with_the_call() -> None:
     assert call.result is None
     assert call.error is client.error
     calls.close()
+
+
+def test_a_signal_whose_handler_takes_longer_than_the_wait_does_not_make_it_endless() -> None:
+    handled: list[float] = []
+
+    def handler(_number: int, _frame: object) -> None:
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until:
+            pass
+        handled.append(until)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    with closing(ThreadedCalls(HeldClient(), max_in_flight=1)) as calls:
+        watchdog = threading.Timer(20, calls.wake)  # a wait that would be endless ends then
+        watchdog.start()
+        began_at = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        try:
+            calls.wait(0.05)
+        finally:
+            watchdog.cancel()
+            signal.signal(signal.SIGALRM, before)
+    assert handled
+    assert time.monotonic() - began_at < 10
